@@ -265,15 +265,15 @@ def read(path: Path) -> Paper:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise CatalogueError(f"{path}:{line}: not valid YAML: {error.problem}") from error
-    errors = sorted(Draft202012Validator(SCHEMA).iter_errors(row), key=lambda e: [str(step) for step in e.path])
+    broken = sorted(Draft202012Validator(SCHEMA).iter_errors(row), key=lambda fault: [str(step) for step in fault.path])
     faults = []
-    for error in errors:
-        steps = list(error.path)
-        if error.validator == "additionalProperties" and isinstance(error.instance, dict):
-            unknown = sorted(set(error.instance) - set(error.schema["properties"]))
+    for fault in broken:
+        steps = list(fault.path)
+        if fault.validator == "additionalProperties" and isinstance(fault.instance, dict):
+            unknown = sorted(set(fault.instance) - set(fault.schema["properties"]))
             steps = [*steps, unknown[0]]
         name = ".".join(map(str, steps)) or "(the file)"
-        faults.append(f"{path}:{_line_of(text, steps)}: field {name}: {error.message[:300]}")
+        faults.append(f"{path}:{_line_of(text, steps)}: field {name}: {fault.message[:300]}")
     if not faults:
         for key, wanted in (("slug", path.stem), ("part", path.parent.name)):
             if row[key] != wanted:
@@ -356,8 +356,8 @@ def read_lock() -> dict[str, str]:
     """`<slug>/<id>` -> sha256 of every registered claim."""
     if not lock_path().exists():
         return {}
-    pairs = (line.split() for line in lock_path().read_text(encoding="utf-8").splitlines() if line)
-    return {name: digest for name, digest in pairs}
+    lines = lock_path().read_text(encoding="utf-8").splitlines()
+    return dict(line.split(maxsplit=1) for line in lines if line)
 
 
 def extend_lock() -> int:
