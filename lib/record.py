@@ -119,7 +119,7 @@ class Report:
         }
 
     def finish(self) -> Report:
-        """Check that no claim was left out; as the last expression of a cell, shows the verdicts and hands on the record.
+        """Check that no claim was left out; as a cell's last expression, shows the verdicts and hands on the record.
 
         Raises:
             ValueError: claims of the catalogue that were not tested.

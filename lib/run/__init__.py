@@ -1,0 +1,1 @@
+"""Running, checking and publishing chapters: what the command line (`python -m lib`) calls."""
