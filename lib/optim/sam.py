@@ -16,13 +16,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-__all__ = ["SAM", "frozen_statistics", "m_sharpness_gradient", "sam_gradient", "sam_perturbation"]
+__all__ = ["SAM", "frozen_statistics", "m_sharpness_gradient", "sam_gradient", "sam_perturbation", "sharpness"]
 
 Params = dict[str, Tensor]
 
@@ -111,48 +112,54 @@ def sam_gradient(
 
 
 def m_sharpness_gradient(
-    loss_of_batch: Callable[[Params, Tensor, Tensor], Tensor],
+    loss_of_params: Callable[..., Tensor],
     params: Params,
-    x: Tensor,
-    y: Tensor,
     rho: float | Tensor,
-    m: int | None = None,
+    m: int,
+    batch_size: int,
     **options: Any,
 ) -> tuple[Params, Tensor]:
-    """SAM with one perturbation a sub-batch of m samples, gradients averaged (m-sharpness, section 4.1).
+    """SAM with a perturbation of its own for every m samples, gradients averaged (m-sharpness, section 4.1).
 
     Args:
-        loss_of_batch: (params, x, y) -> scalar mean loss.
-        params: name -> tensor.
-        x: inputs (N, ...); consecutive runs of m samples form the sub-batches, the last one may be smaller.
-        y: targets (N, ...).
+        loss_of_params: ``(params, rows) -> scalar`` mean loss over a slice of the batch's samples.
+        params: name -> tensor; not changed.
         rho: radius.
-        m: samples a sub-batch; None or at least N for the whole batch.
+        m: samples a sub-batch; the last one may be smaller, and m from `batch_size` on is plain SAM.
+        batch_size: number of samples in the batch.
         options: of `sam_gradient`.
 
     Returns:
-        (gradients, loss), each the average over the N samples.
+        (gradients, loss at the unperturbed weights), both averaged over the samples.
 
     Raises:
-        ValueError: m below 1, an empty batch, or as `sam_gradient`.
+        ValueError: m or the batch size below 1, or as `sam_gradient`.
     """
-    count = len(x)
-    if count == 0:
-        raise ValueError("empty batch")
-    if m is not None and m < 1:
-        raise ValueError(f"m must be at least 1, got {m}")
-    total: Params = {name: torch.zeros_like(weight) for name, weight in params.items()}
-    mean_loss = x.new_zeros((), dtype=next(iter(params.values())).dtype)
-    for part_x, part_y in zip(torch.split(x, m or count), torch.split(y, m or count), strict=True):
+    if m < 1 or batch_size < 1:
+        raise ValueError(f"m and batch_size must be at least 1, got {m} and {batch_size}")
+    mean: Params = {}
+    mean_loss = torch.zeros(())
+    for start in range(0, batch_size, m):
+        rows = slice(start, min(start + m, batch_size))
+        grads, loss = sam_gradient(partial(loss_of_params, rows=rows), params, rho, **options)
+        share = (rows.stop - rows.start) / batch_size
+        mean = {name: share * grad + mean.get(name, 0.0) for name, grad in grads.items()}
+        mean_loss = share * loss + mean_loss.to(loss)
+    return mean, mean_loss
 
-        def loss_of_params(at: Params, part_x: Tensor = part_x, part_y: Tensor = part_y) -> Tensor:
-            return loss_of_batch(at, part_x, part_y)
 
-        grads, loss = sam_gradient(loss_of_params, params, rho, **options)
-        share = len(part_x) / count
-        total = {name: total[name] + share * grads[name] for name in params}
-        mean_loss = mean_loss + share * loss
-    return total, mean_loss
+def sharpness(loss_of_params: Callable[[Params], Tensor], params: Params, rho: float | Tensor) -> Tensor:
+    """Sharpness max_{||e||_2 <= rho} L(w + e) - L(w), with the first-order maximiser e(w) of eq. 2.
+
+    Args:
+        loss_of_params: parameters -> scalar loss, usually on the whole training set.
+        params: name -> tensor.
+        rho: radius.
+    """
+    grads, loss = torch.func.grad_and_value(loss_of_params)(params)
+    step = sam_perturbation(grads, rho)
+    rise: Tensor = loss_of_params({name: weight + step[name] for name, weight in params.items()}) - loss
+    return rise
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib.optim import SAM, frozen_statistics, m_sharpness_gradient, sam_gradient, sam_perturbation
+from lib.optim import SAM, frozen_statistics, m_sharpness_gradient, sam_gradient, sam_perturbation, sharpness
 
 
 def quadratic(params):
@@ -29,11 +29,13 @@ def network(seed=0, dtype=torch.float32, *extra):
     return nn.Sequential(nn.Linear(6, 8), *extra, nn.Tanh(), nn.Linear(8, 3)).to(dtype)
 
 
-def functional(model, x, y):
-    def loss_of_batch(params, x=x, y=y):
-        return nn.functional.cross_entropy(torch.func.functional_call(model, params, (x,)), y)
+def rows_of(model, x, y):
+    """Loss as a function of parameters and of the samples (a slice), and the parameters."""
 
-    return loss_of_batch, {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    def loss_of_rows(params, rows=slice(None)):
+        return nn.functional.cross_entropy(torch.func.functional_call(model, params, (x[rows],)), y[rows])
+
+    return loss_of_rows, {name: weight.detach().clone() for name, weight in model.named_parameters()}
 
 
 def closure_of(model, optimizer, x, y, calls=None):
@@ -81,6 +83,13 @@ def test_value_by_hand_adaptive():
     assert step.tolist() == pytest.approx([0.4 / 8**0.5, 0.2 / 8**0.5], rel=1e-6)
 
 
+def test_value_by_hand_sharpness():
+    # L = 0.5 (w1^2 + 10 w2^2) at (1, 1): L(w + e) - L(w) = <g, e> + e' H e / 2 with e = 0.5 (1, 10) / sqrt(101)
+    rise = sharpness(quadratic, {"w": torch.tensor([1.0, 1.0], dtype=torch.float64)}, 0.5)
+    assert float(rise) == pytest.approx(0.5 * 101**0.5 + 0.125 * (1 + 1000) / 101, rel=1e-12)
+    assert float(sharpness(quadratic, {"w": torch.ones(2)}, 0.0)) == 0.0
+
+
 def test_value_by_hand_optimizer_step():
     w = nn.Parameter(torch.tensor([1.0, 1.0], dtype=torch.float64))
     optimizer = SAM([w], torch.optim.SGD, rho=0.05, lr=0.1, weight_decay=0.5)
@@ -121,10 +130,10 @@ def test_parity_pytorch_optimizer(adaptive, dtype):
 
 
 @pytest.mark.parametrize(("p", "adaptive"), [(2.0, False), (2.0, True), (math.inf, False), (3.0, True)])
-def test_parity_optimizer_and_functional(p, adaptive):
+def test_parity_optimizer_and_rows_of(p, adaptive):
     x, y = batch(dtype=torch.float64)
     model = network(0, torch.float64)
-    loss_of_params, params = functional(copy.deepcopy(model), x, y)
+    loss_of_params, params = rows_of(copy.deepcopy(model), x, y)
     expected, loss = sam_gradient(loss_of_params, params, 0.2, p=p, adaptive=adaptive)
     optimizer = SAM(model.parameters(), torch.optim.SGD, rho=0.2, p=p, adaptive=adaptive, lr=0.5)
     assert optimizer.step(closure_of(model, optimizer, x, y)).item() == pytest.approx(float(loss), rel=1e-12)
@@ -135,8 +144,8 @@ def test_parity_optimizer_and_functional(p, adaptive):
 def test_parity_vmap_and_loop():
     """A stack of models, each with a radius of its own, gives what one call a model gives."""
     x, y = batch(dtype=torch.float64)
-    loss_of_params, _ = functional(network(0, torch.float64), x, y)
-    each = [functional(network(s, torch.float64), x, y)[1] for s in range(4)]
+    loss_of_params, _ = rows_of(network(0, torch.float64), x, y)
+    each = [rows_of(network(s, torch.float64), x, y)[1] for s in range(4)]
     stacked = {name: torch.stack([params[name] for params in each]) for name in each[0]}
     radii = torch.tensor([0.0, 0.05, 0.2, 1.0], dtype=torch.float64)
     for p in (2.0, 3.0):
@@ -150,16 +159,16 @@ def test_parity_vmap_and_loop():
 
 def test_parity_m_sharpness_is_the_weighted_mean_of_sub_batches():
     x, y = batch(20, torch.float64)
-    loss_of_batch, params = functional(network(0, torch.float64), x, y)
-    grads, loss = m_sharpness_gradient(loss_of_batch, params, x, y, 0.3, m=8)  # 8 + 8 + 4
+    loss_of_rows, params = rows_of(network(0, torch.float64), x, y)
+    grads, loss = m_sharpness_gradient(loss_of_rows, params, 0.3, m=8, batch_size=20)  # 8 + 8 + 4
     parts = [
-        sam_gradient(partial(loss_of_batch, x=x[rows], y=y[rows]), params, 0.3)
+        sam_gradient(partial(loss_of_rows, rows=rows), params, 0.3)[0]
         for rows in (slice(0, 8), slice(8, 16), slice(16, 20))
     ]
     for name in params:
-        expected = 0.4 * parts[0][0][name] + 0.4 * parts[1][0][name] + 0.2 * parts[2][0][name]
+        expected = 0.4 * parts[0][name] + 0.4 * parts[1][name] + 0.2 * parts[2][name]
         torch.testing.assert_close(grads[name], expected, rtol=1e-12, atol=1e-14)
-    assert float(loss) == pytest.approx(float(loss_of_batch(params)), rel=1e-12)
+    assert float(loss) == pytest.approx(float(loss_of_rows(params)), rel=1e-12)
 
 
 # --- limits ---------------------------------------------------------------------------------------------------------
@@ -181,7 +190,7 @@ def test_limit_rho_zero_is_the_base_optimizer_bit_for_bit():
 def test_limit_expansion():
     """g_SAM = g + rho H g / ||g|| + O(rho^2), H from the explicit Hessian of a small tanh network."""
     x, y = batch(dtype=torch.float64)
-    loss_of_params, params = functional(network(0, torch.float64), x, y)
+    loss_of_params, params = rows_of(network(0, torch.float64), x, y)
     names, shapes = list(params), [w.shape for w in params.values()]
 
     def flat_loss(flat):
@@ -205,13 +214,13 @@ def test_limit_expansion():
 
 def test_limit_m_sharpness_of_the_whole_batch_is_sam():
     x, y = batch(dtype=torch.float64)
-    loss_of_batch, params = functional(network(0, torch.float64), x, y)
-    expected, _ = sam_gradient(loss_of_batch, params, 0.3)
-    for m in (None, len(x), 10 * len(x)):
-        grads, _ = m_sharpness_gradient(loss_of_batch, params, x, y, 0.3, m=m)
+    loss_of_rows, params = rows_of(network(0, torch.float64), x, y)
+    expected, _ = sam_gradient(loss_of_rows, params, 0.3)
+    for m in (len(x), 10 * len(x)):
+        grads, _ = m_sharpness_gradient(loss_of_rows, params, 0.3, m=m, batch_size=len(x))
         for name in params:
             torch.testing.assert_close(grads[name], expected[name], rtol=1e-13, atol=1e-15)
-    smaller, _ = m_sharpness_gradient(loss_of_batch, params, x, y, 0.3, m=4)
+    smaller, _ = m_sharpness_gradient(loss_of_rows, params, 0.3, m=4, batch_size=len(x))
     assert any((smaller[name] - expected[name]).abs().max() > 1e-4 for name in params)
 
 
@@ -343,12 +352,10 @@ def test_degenerate_arguments():
     optimizer.ascend()
     with pytest.raises(RuntimeError, match="restore"):
         optimizer.ascend()
-    x, y = batch(4)
-    loss_of_batch, params = functional(network(), x, y)
-    with pytest.raises(ValueError, match="m must"):
-        m_sharpness_gradient(loss_of_batch, params, x, y, 0.1, m=0)
-    with pytest.raises(ValueError, match="empty batch"):
-        m_sharpness_gradient(loss_of_batch, params, x[:0], y[:0], 0.1)
+    loss_of_rows, params = rows_of(network(), *batch(4))
+    for m, size in ((0, 4), (2, 0)):
+        with pytest.raises(ValueError, match="at least 1"):
+            m_sharpness_gradient(loss_of_rows, params, 0.1, m=m, batch_size=size)
 
 
 def test_degenerate_sparse_gradients_are_refused():
@@ -473,7 +480,7 @@ def test_parity_maximise():
 def test_gradcheck_is_the_gradient_at_the_perturbed_point():
     """Finite differences of the loss around w + e, e held fixed."""
     x, y = batch(8, torch.float64)
-    loss_of_params, params = functional(network(0, torch.float64), x, y)
+    loss_of_params, params = rows_of(network(0, torch.float64), x, y)
     step = sam_perturbation(torch.func.grad(loss_of_params)(params), 0.3)
     worst = {name: (weight + step[name]).requires_grad_() for name, weight in params.items()}
     assert torch.autograd.gradcheck(lambda *w: loss_of_params(dict(zip(params, w, strict=True))), tuple(worst.values()))
