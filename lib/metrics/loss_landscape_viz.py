@@ -174,7 +174,13 @@ def loss_slice(
     return Slice(axis, losses if d2 is None else losses.reshape(grid, grid))
 
 
-def flatness(loss_of_params: LossOfParams, params: Params, directions: Sequence[Params], radius: float = 0.5) -> Tensor:
+def flatness(
+    loss_of_params: LossOfParams,
+    params: Params,
+    directions: Sequence[Params],
+    radius: float = 0.5,
+    chunk: int | None = 16,
+) -> Tensor:
     r"""Mean rise of the loss at distance r: :math:`\frac1{2K}\sum_k \sum_\pm L(\theta \pm r d_k) - L(\theta)`.
 
     Small is flat.  Comparable between networks where the directions carry the network's norms.
@@ -184,15 +190,24 @@ def flatness(loss_of_params: LossOfParams, params: Params, directions: Sequence[
         params: the minimiser theta.
         directions: K of them.
         radius: r, in units of the directions.
+        chunk: how many directions are evaluated as one batch.
 
     Raises:
         ValueError: no direction.
     """
     if not directions:
         raise ValueError("directions: none given")
-    ends = [loss_slice(loss_of_params, params, d, grid=2, span=radius).losses for d in directions]
+    stacked = {name: torch.stack([d[name] for d in directions]) for name in params}
+    radii = _coordinates(2, radius, next(iter(params.values())))
+
+    def rise(direction: Params, r: Tensor) -> Tensor:
+        return loss_of_params(_point(params, direction, None, r, r))
+
     with torch.no_grad():
-        return torch.stack(ends).mean() - loss_of_params(dict(params))
+        both = torch.func.vmap(rise, in_dims=(None, 0), randomness="same")
+        ends = torch.func.vmap(both, in_dims=(0, None), chunk_size=chunk, randomness="same")(stacked, radii)
+        mean: Tensor = ends.mean()
+        return mean - loss_of_params(dict(params))
 
 
 def curvature_ratio_map(
