@@ -123,6 +123,24 @@ def spearman_below(x: ArrayLike, y: ArrayLike, threshold: float) -> Rule:
     return _rule("spearman_below", x=np.asarray(x, float), y=np.asarray(y, float), threshold=float(threshold))
 
 
+def spearman_gain_above(method: ArrayLike, baseline: ArrayLike, y: ArrayLike, threshold: float = 0.0) -> Rule:
+    """The interval of rho(method, y) - rho(baseline, y) lies above the threshold: which of two measures ranks y better.
+
+    Args:
+        method: shape (units, k): k values of each resampled unit (seed); the correlations pool all of them.
+        baseline: the same shape.
+        y: the same shape, what is to be ranked.
+        threshold: for the difference of the rank correlations.
+
+    Raises:
+        ValueError: shapes differ, or not two-dimensional.
+    """
+    first, second, target = (np.asarray(values, float) for values in (method, baseline, y))
+    if first.ndim != 2 or not first.shape == second.shape == target.shape:
+        raise ValueError(f"need three arrays (units, k), got {first.shape}, {second.shape}, {target.shape}")
+    return _rule("spearman_gain_above", method=first, baseline=second, y=target, threshold=float(threshold))
+
+
 def all_of(*rules: Rule) -> Rule:
     """Every part holds; fails if one fails; else inconclusive. Effect and interval are those of the first part."""
     if not rules:
@@ -139,6 +157,8 @@ def evaluate(rule: Rule) -> Outcome:
     name = rule.get("rule", "")
     if name == "all_of":
         return _all_of([evaluate(part) for part in rule["parts"]])
+    if name == "spearman_gain_above":
+        return _spearman_gain(rule)
     kind, _, side = name.partition("_")
     if (kind, side) == ("value", "between"):
         low, high = rule["bounds"]
@@ -173,6 +193,19 @@ def _spearman(x: Sequence[float], y: Any, beyond: Any, shown: str) -> Outcome:
         return Outcome(beyond(rho), rho, n=1, threshold=shown)
     low, high = stats.bootstrap(curves, lambda rows: stats.spearman(x, rows.mean(axis=0)))
     return Outcome(beyond(rho), rho, low, high, len(curves), shown)
+
+
+def _spearman_gain(rule: Rule) -> Outcome:
+    rows = np.stack([np.asarray(rule[name], float) for name in ("method", "baseline", "y")], axis=1)  # (units, 3, k)
+
+    def gain(sample: Any) -> float:
+        first, second, target = (sample[:, i].ravel() for i in range(3))
+        return stats.spearman(first, target) - stats.spearman(second, target)
+
+    low, high = stats.bootstrap(rows, gain)
+    threshold: float = rule["threshold"]
+    holds = True if low > threshold else (None if high > threshold else False)
+    return Outcome(holds, gain(rows), low, high, len(rows), f"gain > {threshold:g}")
 
 
 def _all_of(outcomes: Sequence[Outcome]) -> Outcome:
