@@ -1,10 +1,14 @@
-"""Commands. Whatever a command needs is imported when it runs, so that `list` and `show` answer at once."""
+"""The command line: looking up, checking and beginning chapters; `commands` adds running them.
+
+Whatever a command needs is imported when it runs, so that `list` and `show` answer at once.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import sys
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,7 +16,8 @@ from lib import catalogue
 
 app = typer.Typer(
     name="companion",
-    help="Executable companions to machine-learning papers: look them up, run them, check their evidence.",
+    help="Executable companions to machine-learning papers: look them up, run them, check their evidence.\n\n"
+    "Exit codes: 0 all went well, 1 a run or a check failed, 2 the input cannot be used.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -20,14 +25,6 @@ app = typer.Typer(
 )
 
 Slug = Annotated[str, typer.Argument(help="Slug of a paper, e.g. circle-loss (see `list`).", show_default=False)]
-Pairs = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--param", "-p", metavar="NAME=VALUE", help="Parameter value; repeat for several.", show_default=False
-    ),
-]
-Profile = Annotated[str, typer.Option(help="Parameter set of the catalogue: default, reduced or full.")]
-Device = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu or cuda.")]
 
 
 def fail(text: str, code: int = 2) -> typer.Exit:
@@ -36,92 +33,105 @@ def fail(text: str, code: int = 2) -> typer.Exit:
     return typer.Exit(code)
 
 
-@app.command()
-def run(
-    slug: Slug,
-    param: Pairs = None,
-    profile: Profile = "default",
-    device: Device = "auto",
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for the results; default runs/SLUG/<profile>-<hash>.")
-    ] = None,
-    html: Annotated[bool, typer.Option(help="Write the executed chapter as HTML too.")] = True,
-    record: Annotated[bool, typer.Option(help="Keep the record in data/records as that of the profile.")] = False,
-    params_file: Annotated[
-        list[Path] | None, typer.Option(help="JSON file of parameter values; -p wins over it.", show_default=False)
-    ] = None,
-    once: Annotated[bool, typer.Option("--once", help="Do nothing if the folder holds this very run.")] = False,
+@app.command("list")
+def list_papers(
+    part: Annotated[str | None, typer.Option(help="Only this part.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only this kind: loss, optimiser, ...")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only papers with this tag.")] = None,
+    state: Annotated[str | None, typer.Option(help="planned, executed or stale.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Execute one chapter with chosen parameters and print its verdicts.
+    """List the papers with their state and verdicts.
 
-    Examples: `run circle-loss -p margin=0.25 -p gamma=128` or `run sam --profile full --device cuda --out results/sam`
+    Examples: `list --state executed`, `list --part optimisation --tag curvature --json`
     """
-    from lib.run import parameters, show, single
-    from lib.run.kernel import ChapterFailed
-    from lib.run.progress import Board
+    from lib.run import show
 
-    plan = single.plan(
-        catalogue.find(slug),
-        texts=parameters.split(param or []),
-        values=single.read_values(params_file or []),
-        profile=profile,
-        device=device,
-    )
-    if record:
-        single.refuse_publishing(plan)
-    folder = (out or plan.folder).resolve()
     try:
-        with Board(1) as board:
-            found = single.run(plan, folder, html=html, again=not once, board=board)
-        if record:
-            typer.echo(f"record: {single.publish(plan, folder)}")
-    except ChapterFailed as error:
-        typer.echo(str(error), err=True)
-        kept = folder / f"{slug}.failed.ipynb"
-        raise fail(f"{slug} failed" + (f"; the executed part is in {kept}" if kept.exists() else ""), 1) from error
-    except OSError as error:
-        raise fail(f"cannot write the results: {error}", 1) from error
-    typer.echo(show.verdicts(found))
-    typer.echo(f"results: {folder}")
+        rows = show.listing(part, kind, tag, state)
+    except ValueError as error:
+        raise fail(str(error)) from error
+    typer.echo(json.dumps(rows, indent=1, ensure_ascii=False) if as_json else show.listing_text(rows))
 
 
 @app.command()
-def execute(
-    slugs: Annotated[list[str] | None, typer.Argument(help="Chapters; none means all that are stale.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="Fresh chapters too.")] = False,
-    stale: Annotated[bool, typer.Option("--stale", help="Only stale ones, also among those named.")] = False,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Chapters at once.")] = 1,
-    wait: Annotated[bool, typer.Option(help="Wait for another `execute` in this checkout, or refuse.")] = True,
+def show(slug: Slug) -> None:
+    """Show a paper: bibliography, parameters, claims with their verdicts, how to run it."""
+    from lib.run import show as pages
+
+    typer.echo(pages.page(catalogue.find(slug)))
+
+
+@app.command()
+def verify(
+    slugs: Annotated[list[str] | None, typer.Argument(help="Chapters; none means all executed ones.")] = None,
 ) -> None:
-    """Execute chapters at their defaults and replace their notebooks and records.
+    """Derive the verdicts again from the records and compare them with records, notebooks and code.
 
-    Examples: `execute`, `execute poly-loss sam`, `execute --all --jobs 2`
+    Examples: `verify circle-loss`, `verify`
     """
-    from lib.run import execute as machine
+    from lib.run import verify as evidence
 
-    if every and stale:
-        raise fail("--all and --stale exclude each other")
-    papers = [catalogue.find(slug) for slug in slugs] if slugs else machine.written()
-    missing = [paper.slug for paper in papers if not paper.notebook.exists()]
-    if missing:
-        raise fail(f"no chapter yet: {', '.join(missing)}; begin one with `python -m lib new {missing[0]}`")
-    results = machine.execute(papers, only_stale=stale or not (slugs or every), jobs=jobs, wait=wait)
-    failed = [result for result in results if result.error]
-    for result in failed:
-        kept = f"\n(the executed part is in {result.kept})" if result.kept else ""
-        typer.echo(f"\n{result.slug} FAILED:\n{result.error}{kept}", err=True)
-    done = len(results) - len(failed)
-    typer.echo(f"{done} executed, {len(papers) - len(results)} fresh, {len(failed)} failed")
-    if failed:
-        raise fail(f"failed: {', '.join(result.slug for result in failed)}", 1)
+    papers = [catalogue.find(slug) for slug in slugs or []]
+    papers = papers or [paper for paper in catalogue.load().values() if paper.executed]
+    broken = catalogue.check_lock()
+    for paper in papers:
+        lines = evidence.faults(paper)
+        typer.echo(
+            f"{paper.slug}: " + ("; ".join(lines) if lines else f"{len(paper.claims)} verdicts follow from its records")
+        )
+        broken += [f"{paper.slug}: {line}" for line in lines]
+    if broken:
+        raise fail(f"{len(broken)} faults\n" + "\n".join(broken), 1)
 
 
-def main(arguments: list[str] | None = None) -> Any:
-    """Run the command line; errors of the user end in one line and exit code 2."""
+@app.command()
+def new(slug: Slug) -> None:
+    """Begin a chapter: module, test and notebook from the catalogue. Files that exist are never touched."""
+    from lib.run import scaffold
+
+    try:
+        paths = scaffold.create(catalogue.find(slug))
+    except FileExistsError as error:
+        raise fail(str(error)) from error
+    for path in paths:
+        typer.echo(f"wrote {path.relative_to(catalogue.root())}")
+    typer.echo(f"next: write them, then `python -m lib execute {slug}` (makes the record) and `python -m lib sync`")
+
+
+@app.command()
+def sync(
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 on a difference.")] = False,
+) -> None:
+    """Generate contents, part pages, verdict table, bibliography and stubs from catalogue and records."""
+    from lib.run import sync as generator
+
+    raise typer.Exit(int(generator.main(check) or 0))
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine has: Python, packages, kernel, device, data, checkout. Exit 1 if something is missing."""
+    from lib.run import doctor as checks
+
+    faults = 0
+    for finding in checks.findings():
+        faults += finding.state == "fault"
+        typer.echo(f"{finding.state:5}  {finding.topic}: {finding.text}")
+    if faults:
+        raise fail(f"{faults} faults", 1)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; errors that the user can mend end in one line and exit code 2."""
+    from lib.run import commands
     from lib.run.errors import expected
 
+    assert commands.app is app  # importing it added its commands
     try:
         app(arguments, prog_name="companion")
+    except BrokenPipeError:  # `list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         if not expected(error):
             raise

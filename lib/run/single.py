@@ -54,15 +54,17 @@ def plan(
     values: Mapping[str, Any] | None = None,
     profile: str = "default",
     device: str = "auto",
+    trust: bool = False,
 ) -> Plan:
     """Check everything that a run needs before anything starts.
 
     Args:
         paper: of the catalogue.
         texts: parameter values from the command line.
-        values: parameter values of the declared types (a parameters file). They win over the profile, `texts` over both.
+        values: parameter values of the declared types; they win over the profile, `texts` over both.
         profile: parameter set of the catalogue.
         device: auto, cpu or cuda; a parameter `device` wins.
+        trust: take cuda for granted, because the run is not for this machine.
 
     Raises:
         FileNotFoundError: the paper has no notebook yet.
@@ -81,8 +83,8 @@ def plan(
     merged = parameters.resolve(declared, base, given)
     alone = parameters.resolve(declared, base)
     chosen = tuple(name for name in declared if merged.get(name) != alone.get(name))
-    digest = freshness.digest(paper, notebook)
-    return Plan(paper, notebook, merged, chosen, profile, settle_device(device), digest)
+    settled = device if trust and device == "cuda" else settle_device(device)
+    return Plan(paper, notebook, merged, chosen, profile, settled, freshness.digest(paper, notebook))
 
 
 def settle_device(name: str) -> str:
