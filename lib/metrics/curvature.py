@@ -170,13 +170,17 @@ def extreme_eigenvalues(
     q = _start(params, start, seed)
     alive = torch.ones((), dtype=torch.bool, device=q.device)
     apply = hvp_operator(loss_of_params, params)
-    basis, alphas, betas = [q], list[Tensor](), list[Tensor]()
-    for step in range(min(iterations, q.numel())):
+    alphas, betas = list[Tensor](), list[Tensor]()
+    steps = min(iterations, q.numel())
+    for step in range(steps):
         w = flatten(apply(unflatten(q, params)))
+        if step == 0:
+            basis = w.new_zeros(steps, q.numel())  # from w: under vmap the start may be the same for all, w never is
+        basis[step] = q
         # After a breakdown (the Krylov space is exhausted) q is zero.  The empty rows of T then hold the first Rayleigh
         # quotient, which lies between the ends of the spectrum that was found.
         alphas.append(torch.where(alive, q @ w, alphas[0] if step else q @ w))
-        span = torch.stack(basis)
+        span = basis[: step + 1]
         for _ in range(2):  # once is not enough in floating point, twice is
             w = w - (span @ w) @ span
         beta = w.norm()
@@ -184,7 +188,6 @@ def extreme_eigenvalues(
         alive = alive & ~(beta <= 10 * torch.finfo(beta.dtype).eps * scale)  # a NaN stays alive and shows in the result
         betas.append(torch.where(alive, beta, torch.zeros_like(beta)))
         q = torch.where(alive, w / beta.clamp_min(torch.finfo(beta.dtype).tiny), torch.zeros_like(w))
-        basis.append(q)
     tridiagonal = torch.diag(torch.stack(alphas))
     if len(alphas) > 1:
         off = torch.diag(torch.stack(betas[:-1]), 1)
