@@ -108,7 +108,7 @@ def sweep(
         executor=executor,
         profile_folder=profile_dir,
     )
-    with Board(1) as board:
+    with Board(1, unit="points") as board:
         records = machine.run(prepared, jobs=jobs, html=html, board=board)
     from lib.run import tables
 

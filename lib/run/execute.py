@@ -84,7 +84,7 @@ def _one(paper: catalogue.Paper, board: Board) -> Result:
             profile="default",
             device="cpu",
             keep=failed,
-            observer=lambda cells, total: board.cells(paper.slug, cells, total),
+            observer=lambda cells, total: board.advance(paper.slug, cells, total),
         )
         chapter.save(done, paper.notebook, paper.record())
     except Exception as error:  # whatever it is, the other chapters go on

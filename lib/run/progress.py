@@ -16,10 +16,10 @@ EVERY = 10.0
 class Board:
     """Shows how far each chapter is; a context manager, safe to use from threads."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, unit: str = "cells") -> None:
         self.console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
         self.live = sys.stderr.isatty()
-        self.total, self.ended = total, 0
+        self.total, self.ended, self.unit = total, 0, unit
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self.bars = Progress(*columns, console=self.console, disable=not self.live, transient=True)
         self.tasks: dict[str, TaskID] = {}
@@ -45,13 +45,13 @@ class Board:
         if not self.live:
             self.say(f"{name}: started")
 
-    def cells(self, name: str, done: int, total: int) -> None:
-        """A code cell of it is done."""
+    def advance(self, name: str, done: int, total: int) -> None:
+        """Some of it is done: cells of a chapter, points of a sweep."""
         self.bars.update(self.tasks[name], completed=done, total=total)
         now = time.monotonic()
         if not self.live and now - self.spoke[name] >= EVERY:
             self.spoke[name] = now
-            self.say(f"{name}: {done} of {total} cells")
+            self.say(f"{name}: {done} of {total} {self.unit}")
 
     def end(self, name: str, text: str) -> None:
         """A chapter is done; says how."""

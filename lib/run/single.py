@@ -147,7 +147,7 @@ def run(plan: Plan, folder: Path, *, html: bool = True, again: bool = True, boar
                 profile=plan.profile,
                 device=plan.device,
                 keep=folder / f"{slug}.failed.ipynb",
-                observer=lambda cells, total: board.cells(slug, cells, total),
+                observer=lambda cells, total: board.advance(slug, cells, total),
             )
         except BaseException:
             board.end(slug, "FAILED")

@@ -153,4 +153,4 @@ def _snakemake(sweep: Sweep, jobs: int, html: bool, board: Board) -> None:
 
 def _count(sweep: Sweep, board: Board) -> None:
     done = sum((sweep.folder / plan.name / single.RECORD).exists() for plan in sweep.plans)
-    board.cells(sweep.slug, done, len(sweep.plans))
+    board.advance(sweep.slug, done, len(sweep.plans))

@@ -45,8 +45,14 @@ def metric_tables(points: Points, records: Records) -> dict[str, pd.DataFrame]:
 
 
 def write(folder: Path, points: Points, records: Records) -> list[Path]:
-    """Write `table.csv`, `metrics/<name>.csv`, `plot.png`, and Parquet beside each CSV where pyarrow is installed."""
+    """Write `table.csv`, `metrics/<name>.csv`, `plot.png`, and Parquet beside each CSV where pyarrow is installed.
+
+    Returns:
+        What was written: nothing where no point is done.
+    """
     table = claims_table(points, records)
+    if table.empty:
+        return []
     frames = {"table": table}
     for name, frame in metric_tables(points, records).items():
         safe = "".join(letter if letter.isalnum() else "-" for letter in name.lower()).strip("-")
@@ -58,10 +64,9 @@ def write(folder: Path, points: Points, records: Records) -> list[Path]:
         if importlib.util.find_spec("pyarrow"):
             written.append(folder / f"{name}.parquet")
             write_atomically(written[-1], frame.to_parquet(index=False))
-    if len(table):
-        written.append(folder / "plot.png")
-        claims = list(next(record for record in records if record)["claims"])
-        write_atomically(written[-1], plot(table, list(points[0]), claims))
+    written.append(folder / "plot.png")
+    claims = list(next(record for record in records if record)["claims"])
+    write_atomically(written[-1], plot(table, list(points[0]), claims))
     return written
 
 
