@@ -1,7 +1,9 @@
 """A sweep: a chapter at every point of a grid, through Snakemake, here or on a cluster.
 
 Each point is a folder `<profile>-<hash>` as `python -m lib run` makes it, and is complete when its `record.json` is
-there.  A sweep that was interrupted, or whose grid has grown, executes only what is missing.
+there.  A sweep that was interrupted, or whose grid has grown, executes only what is missing.  Snakemake is told of the
+missing points alone, and tracks them by markers of its own: it deletes what a job declares as output before the job
+starts, and a record that a job of an earlier, killed sweep has just finished must survive that.
 """
 
 from __future__ import annotations
@@ -112,19 +114,20 @@ def run(sweep: Sweep, *, jobs: int, html: bool = False, board: Board) -> list[di
 
 
 def _snakemake(sweep: Sweep, jobs: int, html: bool, board: Board) -> None:
-    name = sweep.results.name
-    for point, plan in zip(sweep.points, sweep.plans, strict=True):
+    missing = []
+    for point, plan, record in zip(sweep.points, sweep.plans, sweep.records(), strict=True):
         target = sweep.results / "points" / f"{plan.name}.json"
         write_if_changed(target, json.dumps(dict(point), sort_keys=True) + "\n")
-        if single.finished(plan, sweep.folder / plan.name) is None:
-            (sweep.folder / plan.name / single.RECORD).unlink(missing_ok=True)
+        if record is None:
+            missing.append(plan.name)
+            (sweep.results / "done" / plan.name).unlink(missing_ok=True)
     first = sweep.plans[0]
     configuration = {
         "slug": sweep.slug,
         "profile": first.profile,
         "device": first.device,
-        "folder": name,
-        "points": [plan.name for plan in sweep.plans],
+        "folder": sweep.results.name,
+        "points": missing,
         "python": sys.executable,
         "html": html,
     }
