@@ -12,6 +12,7 @@ stays in cache.  Masks enter by arithmetic, since `torch.where` and `masked_fill
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -28,15 +29,19 @@ FAR = 1e30
 """Subtracted from the exponent of what does not take part: its exp is 0, and no inf - inf can arise."""
 
 
-LOWEST = -60.0
-"""Exponents are cut here, 60 below the largest: 1e-26 of it, below every rounding; beyond, exp is 20 times slower."""
+def floor(dtype: torch.dtype) -> float:
+    """Where exponents are cut, relative to the largest: even 100,000 terms below it vanish in the rounding.
+
+    (Further down exp is up to twenty times slower, and denormal numbers slow down everything after it.)
+    """
+    return math.log(torch.finfo(dtype).eps / 100_000)
 
 
 def shifted(f: Tensor, absent: Tensor) -> tuple[Tensor, Tensor]:
     """Exponents of a row relative to the largest that takes part, and that one: (..., A, M) and (..., A, 1)."""
     f = torch.sub(f, absent, alpha=FAR)
     top = f.detach().amax(-1, keepdim=True)
-    return (f - top).clamp(min=LOWEST), top
+    return (f - top).clamp(min=floor(f.dtype)), top
 
 
 def log_sum_exp(f: Tensor, absent: Tensor) -> Tensor:
