@@ -19,6 +19,10 @@ from lib.run import notebook as nb
 from lib.run.files import write_if_changed
 
 
+class NoChapter(FileNotFoundError):
+    """The paper has no notebook yet, or no record."""
+
+
 @dataclass(frozen=True)
 class Done:
     """An executed chapter in normal form with its record."""
@@ -31,10 +35,11 @@ def read(paper: catalogue.Paper) -> NotebookNode:
     """The notebook of a paper.
 
     Raises:
-        FileNotFoundError: there is none yet.
+        NoChapter: there is none yet.
+        notebook.DamagedNotebook: the file is no notebook.
     """
     if not paper.notebook.exists():
-        raise FileNotFoundError(
+        raise NoChapter(
             f"{paper.slug} has no chapter yet ({paper.notebook.relative_to(catalogue.root())}); "
             f"begin one with `python -m lib new {paper.slug}`"
         )
@@ -98,6 +103,10 @@ def run(
         "seconds": round(played.seconds, 1),
         "peak_memory_mb": round(played.peak_memory_mb),
     }
+    if device == "cuda":
+        import torch
+
+        report["run"]["gpu"] = torch.cuda.get_device_name()
     keep.unlink(missing_ok=True)
     return Done(nb.normalise(played.notebook, digest), report)
 

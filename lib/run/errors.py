@@ -6,6 +6,8 @@ import sys
 
 EXPECTED = {
     "lib.catalogue": ("CatalogueError", "UnknownSlug"),
+    "lib.run.chapter": ("NoChapter",),
+    "lib.run.notebook": ("DamagedNotebook",),
     "lib.run.parameters": ("ParameterError",),
     "lib.run.files": ("Busy",),
     "lib.run.sweep": ("SweepError",),
@@ -21,4 +23,4 @@ def expected(error: Exception) -> bool:
         if module in sys.modules
         for name in names
     ]
-    return isinstance(error, (FileNotFoundError, *kinds))
+    return isinstance(error, tuple(kinds))

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib import catalogue
-from lib.run import chapter, freshness, parameters
+from lib.run import chapter, freshness, kernel, parameters
 from lib.run.files import checkout_lock
-from lib.run.kernel import ChapterFailed
 from lib.run.progress import Board
 
 
@@ -62,7 +61,12 @@ def execute(papers: Sequence[catalogue.Paper], *, only_stale: bool, jobs: int = 
                 board.say(f"{paper.slug}: {reasons[paper.slug]}")
             board.total = len(papers)
         with board, ThreadPoolExecutor(max_workers=jobs) as pool:
-            return list(pool.map(lambda paper: _one(paper, board), papers))
+            try:
+                return list(pool.map(lambda paper: _one(paper, board), papers))
+            except KeyboardInterrupt:  # do not wait for what runs, and begin nothing more
+                pool.shutdown(wait=False, cancel_futures=True)
+                kernel.stop_all()
+                raise
 
 
 def _forget_caches() -> None:
@@ -88,7 +92,7 @@ def _one(paper: catalogue.Paper, board: Board) -> Result:
         )
         chapter.save(done, paper.notebook, paper.record())
     except Exception as error:  # whatever it is, the other chapters go on
-        text = str(error) if isinstance(error, ChapterFailed | OSError) else f"{type(error).__name__}: {error}"
+        text = str(error) if isinstance(error, kernel.ChapterFailed | OSError) else f"{type(error).__name__}: {error}"
         board.end(paper.slug, "FAILED")
         return Result(paper.slug, error=text, kept=failed if failed.exists() else None)
     seconds = done.record["run"]["seconds"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import os
 import re
+import signal
 import sys
 import tempfile
 import threading
@@ -30,6 +32,7 @@ Observer = Callable[[int, int], None]
 """Called with (cells done, cells in all) after each code cell."""
 
 _STARTING = threading.Lock()
+_RUNNING: set[int] = set()
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -66,9 +69,13 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
             with _STARTING:
                 self.start_new_kernel(env=dict(env), cwd=cwd)
                 self.start_new_kernel_client()
-            self.started = True
-            with self.setup_kernel(cleanup_kc=True):
-                self.papermill_execute_cells()
+            self.started, pid = True, self.km.provisioner.pid
+            _RUNNING.add(pid)
+            try:
+                with self.setup_kernel(cleanup_kc=True):
+                    self.papermill_execute_cells()
+            finally:
+                _RUNNING.discard(pid)
 
 
 class _Engine(NBClientEngine):  # type: ignore[misc]
@@ -103,6 +110,13 @@ class _Engine(NBClientEngine):  # type: ignore[misc]
 
 papermill_engines.register("companion", _Engine)
 logging.getLogger("companion.kernel").setLevel(logging.CRITICAL)  # its faults reach the user as ChapterFailed
+
+
+def stop_all() -> None:
+    """Kill the running kernels; whoever plays a notebook then gets `ChapterFailed`."""
+    for pid in list(_RUNNING):
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def environment(device: str) -> dict[str, str]:

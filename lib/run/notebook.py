@@ -13,6 +13,11 @@ from nbformat import NotebookNode
 from lib.record import MIME
 from lib.run.files import write_if_changed
 
+
+class DamagedNotebook(ValueError):
+    """A file that is no notebook, or half of one."""
+
+
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 IMAGES = ("image/png", "image/jpeg", "image/svg+xml")
 
@@ -21,12 +26,12 @@ def read(path: Path) -> NotebookNode:
     """Read a notebook as format 4.5 or later.
 
     Raises:
-        ValueError: not a notebook.
+        DamagedNotebook: not a notebook.
     """
     try:
         return nbformat.read(path, as_version=4)  # type: ignore[no-any-return, no-untyped-call]
     except (nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
-        raise ValueError(f"{path}: not a notebook: {str(error)[:200]}") from error
+        raise DamagedNotebook(f"{path}: not a notebook: {str(error)[:200]}") from error
 
 
 def write(path: Path, notebook: NotebookNode) -> bool:

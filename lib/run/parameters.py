@@ -139,20 +139,28 @@ def parse(text: str) -> dict[str, Parameter]:
     """The parameters that a cell declares, in order.
 
     Raises:
-        ValueError: a line that is no declaration, an unknown type, a missing comment, or a default out of its range.
+        ParameterError: a line that is no declaration, an unknown type, no comment, or a default out of its range.
     """
+    try:
+        tree = ast.parse(text)
+    except SyntaxError as error:
+        raise ParameterError(f"line {error.lineno} of the parameters cell is not Python: {error.msg}") from error
     comments = {
         token.start[0]: token.string.lstrip("# ").strip()
         for token in tokenize.generate_tokens(io.StringIO(text).readline)
         if token.type == tokenize.COMMENT
     }
     found: dict[str, Parameter] = {}
-    for node in ast.parse(text).body:
+    for node in tree.body:
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name) or node.value is None:
-            raise ValueError(f"line {node.lineno} of the parameters cell is not `name: type = default  # meaning`")
+            raise ParameterError(f"line {node.lineno} of the parameters cell is not `name: type = default  # meaning`")
         lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
         comment = " ".join(comments[line] for line in lines if line in comments)
-        parameter = _declared(node.target.id, ast.unparse(node.annotation), ast.literal_eval(node.value), comment)
+        try:
+            default = ast.literal_eval(node.value)
+        except ValueError as error:
+            raise ParameterError(f"parameter {node.target.id}: its default is not a plain value") from error
+        parameter = _declared(node.target.id, ast.unparse(node.annotation), default, comment)
         found[parameter.name] = parameter
     return found
 
@@ -161,16 +169,16 @@ def _declared(name: str, annotation: str, default: Any, comment: str) -> Paramet
     match = _TYPE.fullmatch(annotation)
     item = match and (match[1] or match[2])
     if match is None or item not in SCALARS:
-        raise ValueError(
+        raise ParameterError(
             f"parameter {name}: unknown type {annotation!r}; use {', '.join(SCALARS)}, a list of one, or | None"
         )
     if not comment:
-        raise ValueError(f"parameter {name}: no comment says what it means")
+        raise ParameterError(f"parameter {name}: no comment says what it means")
     limits: dict[str, Any] = {}
     choices, bounds = _CHOICES.search(comment), _RANGE.search(comment)
     bare = Parameter(name, item, default, "")
     if choices:
-        limits["choices"] = tuple(bare._scalar(piece.strip()) for piece in choices[1].split(","))
+        limits["choices"] = tuple(bare.convert(piece.strip()) for piece in choices[1].split(","))
         comment = comment[: choices.start()]
     elif bounds:
         limits |= {"low": float(bounds[2]), "high": float(bounds[3])}
@@ -186,11 +194,11 @@ def of(notebook: NotebookNode) -> dict[str, Parameter]:
     """The parameters of a notebook.
 
     Raises:
-        ValueError: not exactly one cell tagged `parameters`, or a fault in it.
+        ParameterError: not exactly one cell tagged `parameters`, or a fault in it.
     """
     cells = nb.tagged(notebook, "parameters")
     if len(cells) != 1:
-        raise ValueError(f"{len(cells)} cells are tagged `parameters`; there must be one")
+        raise ParameterError(f"{len(cells)} cells are tagged `parameters`; there must be one")
     return parse(nb.source(cells[0]))
 
 

@@ -49,7 +49,7 @@ def stub(room: Path) -> str:
 
 @cache
 def origins(room: str) -> dict[str, str]:
-    """Exported name -> dotted module, for one room (``origins("losses")["CircleLoss"] == "lib.losses.circle_loss"``)."""
+    """Exported name -> dotted module, for one room: ``origins("losses")["CircleLoss"] == "lib.losses.circle_loss"``."""
     text = (catalogue.root() / "lib" / room / "__init__.pyi").read_text(encoding="utf-8")
     found = {}
     for node in ast.parse(text).body:

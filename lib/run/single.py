@@ -67,7 +67,7 @@ def plan(
         trust: take cuda for granted, because the run is not for this machine.
 
     Raises:
-        FileNotFoundError: the paper has no notebook yet.
+        chapter.NoChapter: the paper has no notebook yet.
         parameters.ParameterError: unknown parameter or profile, or a value that is not allowed.
         runtime.DeviceError: cuda was asked for and there is none.
     """

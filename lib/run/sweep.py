@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 import time
@@ -41,8 +40,8 @@ class Sweep:
     points: Sequence[Mapping[str, Any]]
     plans: Sequence[single.Plan]
     folder: Path
+    executor: str
     profile_folder: Path
-    local: bool
 
     @property
     def results(self) -> Path:
@@ -93,7 +92,7 @@ def prepare(
     points = grid.points(parameters.of(chapter.read(paper)), texts)
     plans = [single.plan(paper, values=point, profile=profile, device=device, trust=not local) for point in points]
     base = (out or catalogue.root() / "runs" / paper.slug).resolve()
-    return Sweep(paper.slug, points, plans, base, folder, local)
+    return Sweep(paper.slug, points, plans, base, executor, folder)
 
 
 def run(sweep: Sweep, *, jobs: int, html: bool = False, board: Board) -> list[dict[str, Any] | None]:
@@ -126,23 +125,23 @@ def _snakemake(sweep: Sweep, jobs: int, html: bool, board: Board) -> None:
         "slug": sweep.slug,
         "profile": first.profile,
         "device": first.device,
-        "folder": sweep.results.name,
+        "root": str(catalogue.root()),
+        "python": "python" if sweep.executor == "kubernetes" else sys.executable,
+        "folder": str(sweep.folder),
+        "values": str(sweep.results / "points"),
+        "done": f"{sweep.results.name}/done",
         "points": missing,
-        "python": sys.executable,
         "html": html,
     }
     write_if_changed(sweep.results / "sweep.json", json.dumps(configuration, indent=1) + "\n")
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(HERE / "sweep.smk")]
     command += ["--directory", str(sweep.folder), "--configfile", str(sweep.results / "sweep.json")]
     command += ["--profile", str(sweep.profile_folder), "--workflow-profile", "none"]
-    command += ["--jobs", str(jobs), *(["--cores", str(jobs)] if sweep.local else [])]
+    command += ["--jobs", str(jobs), *(["--cores", str(jobs)] if sweep.executor == "local" else [])]
     command += ["--rerun-triggers", "mtime", "--rerun-incomplete", "--keep-going", "--nolock"]
-    root = str(catalogue.root())
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-    environment = {**os.environ, "COMPANION_ROOT": root, "PYTHONPATH": path}
     board.start(sweep.slug)
     with (sweep.results / "snakemake.log").open("a", encoding="utf-8") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         try:
             while process.poll() is None:
                 _count(sweep, board)

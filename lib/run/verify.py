@@ -17,11 +17,11 @@ def faults(paper: catalogue.Paper) -> list[str]:
     now, and the verdicts that the page shows must be those of the record.
 
     Raises:
-        FileNotFoundError: the paper has no chapter, or was never executed.
+        chapter.NoChapter: the paper has no chapter, or was never executed.
     """
     notebook = chapter.read(paper)
     if not paper.record().exists():
-        raise FileNotFoundError(f"{paper.slug} has no record; `python -m lib execute {paper.slug}` makes one")
+        raise chapter.NoChapter(f"{paper.slug} has no record; `python -m lib execute {paper.slug}` makes one")
     found = []
     for path in sorted(paper.record().parent.glob("*.json")):
         text = path.read_text(encoding="utf-8")
