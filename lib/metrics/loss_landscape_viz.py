@@ -72,6 +72,8 @@ def gaussian_direction(network: Params | nn.Module, generator: torch.Generator) 
     """Standard normal entries for every weight (two axes or more), zeros for biases and normalisation parameters.
 
     The numbers depend on generator and shapes alone, so two networks of one architecture can be given the same draw.
+    Seed the generator differently from the network's initialisation: one seed gives both the same random numbers, and
+    the direction is then correlated with the initial weights.
     """
     direction = {}
     for name, value in _params(network).items():
