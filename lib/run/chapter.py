@@ -19,31 +19,12 @@ from lib.run import notebook as nb
 from lib.run.files import write_if_changed
 
 
-class NoChapter(FileNotFoundError):
-    """The paper has no notebook yet, or no record."""
-
-
 @dataclass(frozen=True)
 class Done:
     """An executed chapter in normal form with its record."""
 
     notebook: NotebookNode
     record: dict[str, Any]
-
-
-def read(paper: catalogue.Paper) -> NotebookNode:
-    """The notebook of a paper.
-
-    Raises:
-        NoChapter: there is none yet.
-        notebook.DamagedNotebook: the file is no notebook.
-    """
-    if not paper.notebook.exists():
-        raise NoChapter(
-            f"{paper.slug} has no chapter yet ({paper.notebook.relative_to(catalogue.root())}); "
-            f"begin one with `python -m lib new {paper.slug}`"
-        )
-    return nb.read(paper.notebook)
 
 
 def profile_values(paper: catalogue.Paper, profile: str) -> Mapping[str, Any]:

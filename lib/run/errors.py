@@ -6,8 +6,7 @@ import sys
 
 EXPECTED = {
     "lib.catalogue": ("CatalogueError", "UnknownSlug"),
-    "lib.run.chapter": ("NoChapter",),
-    "lib.run.notebook": ("DamagedNotebook",),
+    "lib.run.notebook": ("DamagedNotebook", "NoChapter"),
     "lib.run.parameters": ("ParameterError",),
     "lib.run.files": ("Busy",),
     "lib.run.sweep": ("SweepError",),

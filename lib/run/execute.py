@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lib import catalogue
 from lib.run import chapter, freshness, kernel, parameters
+from lib.run import notebook as nb
 from lib.run.files import checkout_lock
 from lib.run.progress import Board
 
@@ -79,7 +80,7 @@ def _one(paper: catalogue.Paper, board: Board) -> Result:
     failed = catalogue.root() / "runs" / "failed" / f"{paper.slug}.ipynb"
     board.start(paper.slug)
     try:
-        notebook = chapter.read(paper)
+        notebook = nb.of(paper)
         parameters.of(notebook)
         done = chapter.run(
             paper,

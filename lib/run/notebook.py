@@ -10,12 +10,17 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
+from lib import catalogue
 from lib.record import MIME
 from lib.run.files import write_if_changed
 
 
 class DamagedNotebook(ValueError):
     """A file that is no notebook, or half of one."""
+
+
+class NoChapter(FileNotFoundError):
+    """The paper has no notebook yet, or no record."""
 
 
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -29,9 +34,26 @@ def read(path: Path) -> NotebookNode:
         DamagedNotebook: not a notebook.
     """
     try:
-        return nbformat.read(path, as_version=4)  # type: ignore[no-any-return, no-untyped-call]
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
-        raise DamagedNotebook(f"{path}: not a notebook: {str(error)[:200]}") from error
+        notebook: NotebookNode = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+        nbformat.validate(notebook)
+    except (ValueError, AttributeError, TypeError, KeyError, nbformat.ValidationError) as error:
+        raise DamagedNotebook(f"{path}: not a notebook: {str(error).splitlines()[0][:200]}") from error
+    return notebook
+
+
+def of(paper: catalogue.Paper) -> NotebookNode:
+    """The notebook of a paper.
+
+    Raises:
+        NoChapter: there is none yet.
+        DamagedNotebook: the file is no notebook.
+    """
+    if not paper.notebook.exists():
+        raise NoChapter(
+            f"{paper.slug} has no chapter yet ({paper.notebook.relative_to(catalogue.root())}); "
+            f"begin one with `python -m lib new {paper.slug}`"
+        )
+    return read(paper.notebook)
 
 
 def write(path: Path, notebook: NotebookNode) -> bool:

@@ -24,7 +24,7 @@ ORACLES = {
     "parity": "a well-kept peer package (pytest.importorskip), or delete this test",
     "limit": "a parameter value at which the method becomes a known one",
     "invariance": "what must not change the result: permutation, shift, scale",
-    "gradcheck": "torch.autograd.gradcheck in float64, or delete this test where nothing is differentiated",
+    "gradcheck": "torch.autograd.gradcheck in float64; delete it where nothing is differentiated",
     "degenerate": "empty, one sample, huge values, NaN in: the behaviour that the docstring states",
     "dtype_device": "float32 and float64 kept, the device of the input kept",
 }

@@ -140,10 +140,11 @@ def _parameters(paper: catalogue.Paper) -> list[str]:
             f"  {name} = {value}  (registered; the chapter is not written yet)"
             for name, value in paper.parameters.items()
         ]
-    from lib.run import chapter, parameters
+    from lib.run import notebook as nb
+    from lib.run import parameters
 
     lines = []
-    for name, one in parameters.of(chapter.read(paper)).items():
+    for name, one in parameters.of(nb.of(paper)).items():
         lines += [f"  {name} = {json.dumps(one.default)}  ({one.allowed})", wrapped(one.meaning, "    ")]
     for name, values in paper.profiles.items():
         lines.append(f"  profile {name}: " + ", ".join(f"{key} = {value}" for key, value in values.items()))

@@ -67,11 +67,11 @@ def plan(
         trust: take cuda for granted, because the run is not for this machine.
 
     Raises:
-        chapter.NoChapter: the paper has no notebook yet.
+        notebook.NoChapter: the paper has no notebook yet.
         parameters.ParameterError: unknown parameter or profile, or a value that is not allowed.
         runtime.DeviceError: cuda was asked for and there is none.
     """
-    notebook = chapter.read(paper)
+    notebook = nb.of(paper)
     declared = parameters.of(notebook)
     base = chapter.profile_values(paper, profile)
     given = dict(values or {})

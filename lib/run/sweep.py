@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from lib import catalogue
-from lib.run import chapter, grid, parameters, single
+from lib.run import grid, parameters, single
+from lib.run import notebook as nb
 from lib.run.files import lock, write_if_changed
 from lib.run.progress import Board
 
@@ -89,7 +90,7 @@ def prepare(
         raise SweepError(f"{folder} is no Snakemake profile: it holds no config.yaml")
     if device == "auto" and not local:
         device = "cpu"
-    points = grid.points(parameters.of(chapter.read(paper)), texts)
+    points = grid.points(parameters.of(nb.of(paper)), texts)
     plans = [single.plan(paper, values=point, profile=profile, device=device, trust=not local) for point in points]
     base = (out or catalogue.root() / "runs" / paper.slug).resolve()
     return Sweep(paper.slug, points, plans, base, executor, folder)

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from lib import catalogue, claims, record
-from lib.run import chapter, freshness, parameters
+from lib.run import freshness, parameters
 from lib.run import notebook as nb
 
 
@@ -17,11 +17,11 @@ def faults(paper: catalogue.Paper) -> list[str]:
     now, and the verdicts that the page shows must be those of the record.
 
     Raises:
-        chapter.NoChapter: the paper has no chapter, or was never executed.
+        nb.NoChapter: the paper has no chapter, or was never executed.
     """
-    notebook = chapter.read(paper)
+    notebook = nb.of(paper)
     if not paper.record().exists():
-        raise chapter.NoChapter(f"{paper.slug} has no record; `python -m lib execute {paper.slug}` makes one")
+        raise nb.NoChapter(f"{paper.slug} has no record; `python -m lib execute {paper.slug}` makes one")
     found = []
     for path in sorted(paper.record().parent.glob("*.json")):
         text = path.read_text(encoding="utf-8")
@@ -42,7 +42,7 @@ def _record(paper: catalogue.Paper, profile: str, stored: dict[str, Any], text: 
         lines.append(f"is of profile {stored['profile']!r}")
     if record.dumps(stored) != text:
         lines.append("was edited by hand: not in the form that the runner writes")
-    own = {name for name in parameters.of(chapter.read(paper)) if name not in ("profile", "device")}
+    own = {name for name in parameters.of(nb.of(paper)) if name not in ("profile", "device")}
     if set(stored["parameters"]) != own and profile == "default":
         lines.append("has other parameters than the notebook")
     return lines

@@ -87,7 +87,7 @@ class Checkout:
         self.root = root
 
     def add(self, slug: str, *extra: str, **options: str) -> Path:
-        path = self.root / "notebooks" / "examples" / f"{slug}.ipynb"
+        path = self.notebook(slug)
         path.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook(slug, *extra, **options), path)
         return path
@@ -95,9 +95,25 @@ class Checkout:
     def record(self, slug: str, profile: str = "default") -> Path:
         return self.root / "data" / "records" / slug / f"{profile}.json"
 
+    def notebook(self, slug: str) -> Path:
+        return self.root / "notebooks" / "examples" / f"{slug}.ipynb"
+
+    def state(self) -> dict[Path, bytes]:
+        """Every notebook and record with its bytes."""
+        files = [*self.root.glob("notebooks/**/*"), *self.root.glob("data/records/**/*")]
+        return {path: path.read_bytes() for path in files if path.is_file()}
+
     def environment(self, **more: str) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("COMPANION_")}
         return {**kept, "PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1", "COLUMNS": "200", **more}
+
+    def call_python(self, code: str) -> str:
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(
+            command, cwd=self.root, env=self.environment(), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def start(self, *arguments: object, **more: str) -> subprocess.Popen:
         command = [sys.executable, "-m", "lib", *map(str, arguments)]
@@ -130,6 +146,8 @@ def build(root: Path) -> Checkout:
     for position, slug in enumerate(("first-paper", "second-paper", "third-paper"), 1):
         path = root / "data" / "papers" / "examples" / f"{slug}.yaml"
         path.write_text(yaml.safe_dump(row(slug, position), sort_keys=False))
+    shutil.copy(HERE / "pyproject.toml", root)
+    made.call_python("from lib import catalogue; catalogue.extend_lock()")
     made.add("first-paper")
     made.add("second-paper")
     return made
