@@ -30,23 +30,25 @@ def poly_loss(
     label_smoothing: float = 0.0,
     reduction: str = "mean",
 ) -> Tensor:
-    """Poly-n loss of softmax predictions: ``CE + epsilon (1 - p_t)`` for the default gamma and one epsilon.
+    """Poly-n loss of softmax predictions, by default CE + epsilon (1 - p_t).
 
     Args:
         logits: shape (..., C), C >= 2 classes.
         target: class indices, shape (...).
-        epsilon: eps_1, or the n perturbations eps_1 ... eps_n (a sequence, or a tensor of shape () or (n,)).
+        epsilon: eps_1, or eps_1 ... eps_n (sequence or tensor; a tensor may be 0-d).
         gamma: focusing exponent of the focal base, >= 0; 0 is cross-entropy.
-        label_smoothing: a in [0, 1): the target y becomes (1-a) y + a/C, and p_t becomes sum_k y_k p_k.
-        reduction: ``mean``, ``sum`` or ``none``.
+        label_smoothing: a in [0, 1): the one-hot target y becomes (1-a) y + a/C,
+            and p_t becomes sum_k y_k p_k.
+        reduction: "mean", "sum" or "none".
 
     Returns:
-        A scalar, or shape (...) for ``none``.  A sample with a NaN logit has loss NaN; the mean of no samples is NaN.
+        A scalar, or shape (...) for "none".  A NaN logit makes the loss of its
+        sample NaN; so is the mean of no samples.
 
     Raises:
-        ValueError: shapes or `reduction` do not fit, `label_smoothing` or `gamma` out of range, or a number
-            eps_j < -1/j (its coefficient would be negative).  Tensors are not inspected, so that `torch.func.vmap`
-            can carry one epsilon a model.
+        ValueError: shapes or `reduction` do not fit, `label_smoothing` or `gamma`
+            out of range, or a number eps_j < -1/j (a negative coefficient).  Tensors
+            are not inspected: so `torch.func.vmap` can carry one epsilon a model.
         TypeError: `target` is not integer.
         RuntimeError: a label outside [0, C) (from torch).
     """
@@ -57,7 +59,8 @@ def poly_loss(
     log_p, log_q = F.logsigmoid(-margin), F.logsigmoid(margin)  # q = 1 - p_t
     if label_smoothing:
         a, classes = label_smoothing, logits.shape[-1]
-        log_q = torch.log((1 - a) * log_q.exp() + a * (classes - 1) / classes)  # the other classes' 1 - p_k sum up
+        # y is spread as a/C on every class, and sum_k (1 - p_k) = C - 1
+        log_q = torch.log((1 - a) * log_q.exp() + a * (classes - 1) / classes)
         log_p = (1 - a) * log_p + a * logits.log_softmax(-1).mean(-1)
     return _reduce(_series(log_p, log_q, epsilon, gamma), reduction)
 
@@ -78,7 +81,7 @@ def sigmoid_poly_loss(
         epsilon: see `poly_loss`.
         gamma: see `poly_loss`.
         alpha: weight of the positives in [0, 1], 1 - alpha that of the negatives; it weighs base and polynomial alike.
-        reduction: ``mean``, ``sum`` or ``none``.
+        reduction: "mean", "sum" or "none".
 
     Raises:
         ValueError: shapes differ, or an argument is out of range.
@@ -103,7 +106,7 @@ class PolyLoss(nn.Module):
         n: how many leading coefficients are perturbed.
         gamma: focusing exponent; 0 is a cross-entropy base.
         label_smoothing: in [0, 1).
-        reduction: ``mean``, ``sum`` or ``none``.
+        reduction: "mean", "sum" or "none".
 
     Raises:
         ValueError: `n` < 1, not `n` epsilons, or an argument that `poly_loss` refuses.
