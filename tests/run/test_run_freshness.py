@@ -23,7 +23,7 @@ def library(tmp_path, monkeypatch):
         "lib/plots.py": "def local():\n    from lib import stats\n    return stats\n",
         "lib/losses/__init__.py": "import lazy_loader",
         "lib/losses/__init__.pyi": "from .method import Method as Method\nfrom .other import Other as Other\n",
-        "lib/losses/method.py": '"""Doc."""\nfrom ._shared import helper\nclass Method:\n    """Doc."""\n    x = helper',
+        "lib/losses/method.py": '"""Doc."""\nfrom ._shared import helper\nclass Method:\n  """Doc."""\n  x = helper',
         "lib/losses/other.py": "from ..stats import mean\n\nOther = mean\n",
         "lib/losses/_shared.py": "helper = 1\n",
         "lib/plain/__init__.py": "from .inner import thing\n",
