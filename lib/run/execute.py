@@ -54,7 +54,7 @@ def execute(papers: Sequence[catalogue.Paper], *, only_stale: bool, jobs: int = 
     """
     board = Board(len(papers))
     with checkout_lock(wait, board.say):
-        _forget_caches()
+        freshness.forget()  # while this process waited, files may have changed
         if only_stale:
             reasons = {paper.slug: why_stale(paper) for paper in papers}
             papers = [paper for paper in papers if reasons[paper.slug]]
@@ -68,12 +68,6 @@ def execute(papers: Sequence[catalogue.Paper], *, only_stale: bool, jobs: int = 
                 pool.shutdown(wait=False, cancel_futures=True)
                 kernel.stop_all()
                 raise
-
-
-def _forget_caches() -> None:
-    """While this process waited for the lock, files may have changed."""
-    freshness._meaning_of_module.cache_clear()
-    freshness._imports_of_module.cache_clear()
 
 
 def _one(paper: catalogue.Paper, board: Board) -> Result:

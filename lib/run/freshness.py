@@ -155,6 +155,12 @@ def _dump(node: Any) -> Iterator[str]:
         yield repr(node)
 
 
+def forget() -> None:
+    """Read the modules again: files may have changed since they were read."""
+    for cached in (package, rooms.origins, _imports_of_module, _meaning_of_module):
+        cached.cache_clear()
+
+
 def digest(paper: catalogue.Paper, notebook: NotebookNode) -> str:
     """Digest of a chapter: 16 hexadecimal digits."""
     code = [nb.source(cell) for cell in nb.code_cells(notebook) if "injected-parameters" not in nb.tags(cell)]

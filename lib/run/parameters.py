@@ -66,7 +66,8 @@ class Parameter:
         if self.choices:
             text += f", one of {', '.join(map(str, self.choices))}"
         if (self.low, self.high) != (-math.inf, math.inf):
-            text += f" in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
+            opening, closing = "(" if self.open_low else "[", ")" if self.open_high else "]"
+            text += f" in {opening}{self.low:.12g}, {self.high:.12g}{closing}"
         return text
 
     def refuse(self, value: Any) -> ParameterError:

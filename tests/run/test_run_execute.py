@@ -181,17 +181,18 @@ def test_two_at_once(checkout, tmp_path):
 def inside(checkout, monkeypatch):
     """This process works in the checkout."""
     from lib import catalogue
-    from lib.run import freshness, rooms
+    from lib.run import freshness
 
-    caches = (catalogue.root, catalogue.load, catalogue.parts, freshness.package, rooms.origins)
-    caches += (freshness._imports_of_module, freshness._meaning_of_module)
+    def forget():
+        for cached in (catalogue.root, catalogue.load, catalogue.parts):
+            cached.cache_clear()
+        freshness.forget()
+
     monkeypatch.setenv("COMPANION_ROOT", str(checkout.root))
-    for cache in caches:
-        cache.cache_clear()
+    forget()
     yield checkout
     monkeypatch.undo()
-    for cache in caches:
-        cache.cache_clear()
+    forget()
 
 
 def test_full_disk(inside, monkeypatch):

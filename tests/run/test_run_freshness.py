@@ -6,7 +6,7 @@ import nbformat
 import pytest
 
 from lib import catalogue
-from lib.run import freshness, rooms
+from lib.run import freshness
 from lib.run import notebook as nb
 
 CELL = "from lib.losses import Method\nprint(Method)"
@@ -34,12 +34,10 @@ def library(tmp_path, monkeypatch):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     monkeypatch.setenv("COMPANION_ROOT", str(tmp_path))
-    caches = (catalogue.root, freshness.package, rooms.origins)
-    caches += (freshness._imports_of_module, freshness._meaning_of_module)
 
     def forget():
-        for cache in caches:
-            cache.cache_clear()
+        catalogue.root.cache_clear()
+        freshness.forget()
 
     def change(name, old, new):
         path = tmp_path / name
