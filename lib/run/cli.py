@@ -103,10 +103,16 @@ def new(slug: Slug) -> None:
 def sync(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 on a difference.")] = False,
 ) -> None:
-    """Generate contents, part pages, verdict table, bibliography and stubs from catalogue and records."""
+    """Generate contents, part pages, verdict table, bibliography and stubs from catalogue and records.
+
+    With --check also: are the claims as they were registered?
+    """
     from lib.run import sync as generator
 
-    raise typer.Exit(int(generator.main(check) or 0))
+    broken = catalogue.check_lock() if check else []
+    for line in broken:
+        typer.echo(line, err=True)
+    raise typer.Exit(max(generator.main(check), int(bool(broken))))
 
 
 @app.command()
