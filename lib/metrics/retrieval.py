@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-__all__ = ["RetrievalScores", "map_at_r", "recall_at_k", "retrieval_scores"]
+__all__ = ["RetrievalScores", "map_at_r", "mean_similarities", "recall_at_k", "retrieval_scores"]
 
 
 @dataclass(frozen=True)
@@ -107,3 +107,23 @@ def recall_at_k(embeddings: Tensor, labels: Tensor, k: int = 1, block_size: int 
 def map_at_r(embeddings: Tensor, labels: Tensor, block_size: int = 1024) -> float:
     """MAP@R of a set that is its own gallery (see `retrieval_scores`)."""
     return retrieval_scores(embeddings, labels, block_size=block_size).map_at_r
+
+
+@torch.no_grad()
+def mean_similarities(embeddings: Tensor, labels: Tensor) -> Tensor:
+    """For every sample the mean cosine similarity to other classes and to the rest of its own class.
+
+    Args:
+        embeddings: shape (N, d); normalised here.
+        labels: shape (N,).
+
+    Returns:
+        Shape (2, N): mean s_n, then mean s_p; NaN where a sample has none of that kind.
+    """
+    z = normalize(embeddings, dim=-1)
+    count = (labels[:, None] == labels).sum(1)
+    classes, place = labels.unique(return_inverse=True)
+    own = z.new_zeros(len(classes), z.shape[1]).index_add(0, place, z)  # sums of similarities are products with sums
+    within = (z * own[place]).sum(1)
+    between = z @ z.sum(0) - within
+    return torch.stack([between / (len(labels) - count), (within - (z * z).sum(1)) / (count - 1)])

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.metrics import map_at_r, recall_at_k, retrieval_scores
+from lib.metrics import map_at_r, mean_similarities, recall_at_k, retrieval_scores
 
 
 def batch(n=60, d=8, classes=6, seed=0, dtype=torch.float64):
@@ -43,6 +43,15 @@ def test_value_by_hand():
     assert scores.recall == pytest.approx({1: 1 / 5, 2: 3 / 5, 4: 1.0})
     assert scores.map_at_r == pytest.approx((1 / 2 + (1 / 2) / 2 + 0 + 0 + 0) / 5)
     assert scores.queries == 5
+
+
+def test_value_by_hand_mean_similarities():
+    x, labels = by_angle(0, 60, 90, 180), torch.tensor([4, 4, 2, 2])
+    low, high = math.cos(math.radians(30)), math.cos(math.radians(120))
+    expected = [[(0 - 1) / 2, (low + high) / 2, (0 + low) / 2, (-1 + high) / 2], [0.5, 0.5, 0, 0]]
+    torch.testing.assert_close(mean_similarities(x, labels), torch.tensor(expected, dtype=torch.float64))
+    assert mean_similarities(x, torch.tensor([0, 0, 0, 1])).isnan().tolist() == [[False] * 4, [False] * 3 + [True]]
+    assert mean_similarities(x, labels * 0)[0].isnan().all()
 
 
 @settings(deadline=None, max_examples=40)
