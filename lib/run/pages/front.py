@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from lib import catalogue
 from lib.run.pages.evidence import Evidence, in_words, number, tally
 from lib.run.pages.markup import escape, link, raw
 from lib.run.pages.parts import cards
+
+SHOWN = 8
+"""Chapters on the front page, at most."""
+
+TILES = {
+    "supported": "claims supported",
+    "inconclusive": "claims inconclusive",
+    "not supported": "claims not supported",
+    "holds": "exact claims hold",
+    "fails": "exact claims fail",
+}
+"""What the front page says of each verdict."""
 
 
 def counts(found: list[Evidence]) -> str:
@@ -17,9 +31,10 @@ def counts(found: list[Evidence]) -> str:
         ("claims", claims, "claims registered before any result", "verdicts.html"),
         ("chapters", len(done), "chapters executed", "catalogue.html?state=executed"),
     ]
-    for verdict, count in tally(found).items():
+    came_out = tally(found)
+    for verdict, text in TILES.items() if done else ():
         url = f"verdicts.html?verdict={verdict.replace(' ', '+')}"
-        tiles.append((verdict.replace(" ", "-"), count, f"claims: {verdict}", url))
+        tiles.append((verdict.replace(" ", "-"), came_out.get(verdict, 0), text, url))
     items = "".join(
         link(url, f'<b data-count="{key}">{count:,}</b><span>{escape(text)}</span>', f"tile tile-{key}")
         for key, count, text, url in tiles
@@ -32,9 +47,19 @@ def page(found: list[Evidence]) -> str:
     done = [each for each in found if each.executed]
     lines = [counts(found)]
     if done:
-        lines += ["## Read a chapter\n", cards(done, up="")]
+        lines += ["## Read a chapter\n", cards(chosen(done), up="", brief=True)]
     lines += ["## The parts\n", raw(_parts(found))]
     return "\n".join(lines)
+
+
+def chosen(done: list[Evidence]) -> list[Evidence]:
+    """The chapters on the front page: the first of every part, then the second ..., as many as are shown."""
+    seen: Counter[str] = Counter()
+    ranks = []
+    for index, each in enumerate(done):
+        ranks.append((seen[each.paper.part], index))
+        seen[each.paper.part] += 1
+    return [done[index] for _, index in sorted(sorted(ranks)[:SHOWN], key=lambda rank: rank[1])]
 
 
 def _parts(found: list[Evidence]) -> str:
@@ -42,7 +67,7 @@ def _parts(found: list[Evidence]) -> str:
     for part in catalogue.parts():
         own = [each for each in found if each.paper.part == part.slug]
         done = sum(each.executed for each in own)
-        text = number(len(own), "paper") + (f", {number(done, 'chapter')}" if done else "")
+        text = f"{done} of {len(own)}" if done else number(len(own), "paper")
         title = link(f"parts/{part.slug}.html", escape(part.title))
         items.append(f'<li title="{escape(in_words(own))}">{title} <small>{text}</small></li>')
     return f'<ul class="part-list">{"".join(items)}</ul>'

@@ -10,7 +10,7 @@ from lib.run.pages.evidence import Evidence
 
 Cell = str | tuple[str, str]
 
-__all__ = ["Cell", "escape", "fidelity", "link", "paragraph", "pill", "raw", "table", "verdicts"]
+__all__ = ["Cell", "escape", "fidelity", "link", "paragraph", "pill", "raw", "state", "table", "verdicts"]
 
 
 def link(url: str, text: str, classes: str = "") -> str:
@@ -35,6 +35,14 @@ def verdicts(each: Evidence, href: str = "") -> str:
         pill(verdict, text=claim, href=href, title=f"{verdict}: {statements[claim]}")
         for claim, verdict in each.verdicts.items()
     )
+
+
+def state(each: Evidence) -> str:
+    """Verdict pills by number, or that it is planned."""
+    if not each.executed:
+        return pill("planned")
+    labels = list(each.verdicts.values())
+    return " ".join(pill(label, text=f"{labels.count(label)} {label}") for label in dict.fromkeys(labels))
 
 
 def fidelity(paper: catalogue.Paper) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from lib import catalogue
 from lib.run.pages.chapter import effect
 from lib.run.pages.evidence import Evidence, number
-from lib.run.pages.markup import Cell, escape, link, pill, raw, table
+from lib.run.pages.markup import Cell, escape, link, pill, raw, state, table
 
 CLASSES = "companion-table filterable"
 
@@ -15,14 +16,6 @@ CLASSES = "companion-table filterable"
 def paper_link(each: Evidence, up: str = "../") -> str:
     """The paper's short title, leading to its page."""
     return link(up + each.page, escape(each.paper.short_title))
-
-
-def state(each: Evidence) -> str:
-    """Verdict pills by number, or that it is planned."""
-    if not each.executed:
-        return pill("planned")
-    labels = list(each.verdicts.values())
-    return " ".join(pill(label, text=f"{labels.count(label)} {label}") for label in dict.fromkeys(labels))
 
 
 def papers(found: Iterable[Evidence]) -> str:
@@ -59,14 +52,20 @@ def claims(found: Iterable[Evidence]) -> str:
                 [
                     link("../" + each.page + anchor, escape(each.paper.short_title)),
                     f"<b>{escape(claim.id)}</b> {escape(claim.statement)}<small>{escape(claim.test)}</small>",
-                    escape(short[each.paper.part]),
+                    judged(entry),
                     claim.evidence,
-                    effect(entry) if entry else "",
-                    pill(entry["verdict"] if entry else "registered"),
+                    escape(short[each.paper.part]),
                 ]
             )
-    header = ["Paper", "Claim and registered test", "*Part", "*Evidence", "Effect [interval]", "*Verdict"]
+    header = ["Paper", "Claim and registered test", "*Verdict", "*Evidence", "*Part"]
     return table(CLASSES, header, rows)
+
+
+def judged(entry: Mapping[str, Any] | None) -> Cell:
+    """Verdict with effect and interval, or that there is none yet."""
+    if entry is None:
+        return pill("registered")
+    return f'data-v="{entry["verdict"]}"', f"{pill(entry['verdict'])}<small>{effect(entry)}</small>"
 
 
 def topics(found: list[Evidence], kinds: dict[str, str]) -> str:
