@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import re
+import sys
 from functools import cache
 from pathlib import Path
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
 
 from lib import catalogue
@@ -25,6 +28,27 @@ ENTRY = """<!DOCTYPE html>
 def source_address(app: Sphinx) -> str:
     options = app.config.html_theme_options
     return f"{options['repository_url']}/blob/{options['repository_branch']}/"
+
+
+def link_to_source(app: Sphinx, config: Config) -> None:
+    """Let linkcode lead from the reference to the repository (copies of the sources would be a page a module)."""
+    address = source_address(app)
+
+    def resolve(domain: str, info: dict[str, str]) -> str | None:
+        if domain != "py" or not info["module"]:
+            return None
+        module = sys.modules.get(info["module"])
+        thing = module
+        try:
+            for name in info["fullname"].split("."):
+                thing = getattr(thing, name)
+            path = Path(inspect.getsourcefile(inspect.unwrap(thing))).relative_to(catalogue.root())
+            line = inspect.getsourcelines(thing)[1]
+        except (AttributeError, TypeError, OSError, ValueError):  # constants have no source of their own
+            return f"{address}{info['module'].replace('.', '/')}.py" if module else None
+        return f"{address}{path}#L{line}"
+
+    config.linkcode_resolve = resolve
 
 
 @cache
@@ -101,6 +125,7 @@ def write_entry_page(app: Sphinx, exception: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("config-inited", link_to_source)
     app.connect("builder-inited", allow_parallel_reading)
     app.connect("env-get-outdated", outdated)
     app.connect("doctree-read", add_generated_parts, priority=400)  # before the contents of the page are collected

@@ -31,6 +31,11 @@ def html() -> Path:
     return catalogue.root() / "_build" / "html"
 
 
+def warnings() -> Path:
+    """What Sphinx warned of in the last build."""
+    return catalogue.root() / "_build" / "warnings.txt"
+
+
 def state() -> dict[str, list[int]]:
     """Time and size of every file that the book is made of."""
     root = catalogue.root()
@@ -77,8 +82,9 @@ def build(jobs: int | None = None, strict: bool = False) -> Path:
         shutil.rmtree(html(), ignore_errors=True)
         shutil.rmtree(root / "_build" / "doctrees", ignore_errors=True)
     configure()
+    html().mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-j", str(jobs or os.cpu_count() or 1)]
-    command += ["-d", "_build/doctrees"]
+    command += ["-d", "_build/doctrees", "-w", str(warnings())]
     command += ["-W", "--keep-going"] if strict else []
     command += [] if sys.stdout.isatty() else ["-q"]
     path = os.pathsep.join([str(root / "book" / "_ext"), str(root), os.environ.get("PYTHONPATH", "")])
