@@ -14,7 +14,10 @@ from lib.trainers.optimisers import Optimiser
 
 Parameters = dict[str, Tensor]
 GradientRule = Callable[..., tuple[Parameters, Tensor]]
-"""``rule(loss_of_params, params, **rule_hyper) -> (gradients, loss)``, pure; e.g. `lib.optim.sam.sam_gradient`."""
+"""``rule(loss_of_params, params, **rule_hyper) -> (gradients, loss)``, pure; e.g. `lib.optim.sam.sam_gradient`.
+
+``loss_of_params(params)`` is the loss of the batch, ``loss_of_params(params, rows)`` that of a slice of its samples.
+"""
 
 ORDER = 1
 """Stream of a seed's generator that orders the data (the data themselves usually come from stream 0)."""

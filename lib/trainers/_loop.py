@@ -36,7 +36,8 @@ def _run(job: Job, method: Method, index: int) -> tuple[Parameters, Parameters, 
     optimiser = job.optimiser.torch(trained.values(), base_lr, job.weight_decay(method))
     history: list[float] = []
     checkpoints: list[Parameters] = []
-    safe, diverged = _copy(trained), -1
+    state = {**trained, **dict(network.named_buffers())}
+    safe, diverged = _copy(state), -1
     for epoch, batches in enumerate(job.batches(index)):
         if job.keeps(epoch):
             checkpoints.append(_copy(trained))
@@ -49,15 +50,15 @@ def _run(job: Job, method: Method, index: int) -> tuple[Parameters, Parameters, 
             history.append(float(loss))
             if not math.isfinite(history[-1]):
                 diverged = _stop(job, method, seed, history[:-1])
-                _restore(trained, safe)
+                _restore(state, safe)
                 continue
             if job.stop:
-                safe = _copy(trained)
+                safe = _copy(state)
             optimiser.param_groups[0]["lr"] = base_lr * job.schedule((epoch + number / len(batches)) / job.epochs)
             optimiser.step()
     if diverged < 0 and not all(bool(value.isfinite().all()) for value in trained.values()):
         diverged = _stop(job, method, seed, history)
-        _restore(trained, safe)
+        _restore(state, safe)
     if job.keeps(job.epochs):
         checkpoints.append(_copy(trained))
     fixed = {**dict(network.named_buffers()), **dict(network.named_parameters())}
@@ -76,8 +77,8 @@ def _gradients(network: nn.Module, trained: Mapping[str, Tensor], method: Method
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    def loss_of(own: Parameters) -> Tensor:
-        return method.loss(functional_call(network, own, (x,)), y, **method.hyper)
+    def loss_of(own: Parameters, rows: slice = slice(None)) -> Tensor:
+        return method.loss(functional_call(network, own, (x[rows],)), y[rows], **method.hyper)
 
     grads, loss = method.gradient(loss_of, {key: value.detach() for key, value in trained.items()}, **method.rule_hyper)
     for key, value in trained.items():

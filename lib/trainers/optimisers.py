@@ -63,7 +63,7 @@ class SGD:
         if decay is not None:
             grad.addcmul_(rows, decay)
         if self.momentum:
-            velocity = state[0].mul_(self.momentum).add_(grad)
+            velocity = torch.add(grad, state[0], alpha=self.momentum, out=state[0])
             grad = grad.add_(velocity, alpha=self.momentum) if self.nesterov else velocity
         rows.addcmul_(grad, lr, value=-1)
 

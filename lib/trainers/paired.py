@@ -1,8 +1,8 @@
 """Methods against baselines over paired seeds, all runs in one batch.
 
 Every method of a seed starts from the same parameters and sees the same batches, so differences between methods
-are differences within pairs.  Small models are bound by the overhead of Python and of kernel launches: the stack of
-all runs (seeds x methods), trained by `torch.func.vmap`, costs little more than one run.  With
+are differences within pairs.  Small models are bound by the overhead of Python and of kernel launches, which the
+stack of all runs (seeds x methods), trained by `torch.func.vmap`, pays once instead of once a run.  With
 ``vectorised=False`` the runs go one by one through autograd and `torch.optim`: the slower way for networks that do
 not fit `vmap` (batch normalisation, dropout), and the oracle that the tests compare with.
 """
@@ -79,7 +79,8 @@ class Trained:
         per_seed = x.ndim == self._sample_ndim + 2
         if per_seed and len(x) != len(self.seeds):
             raise ValueError(f"x: inputs for {len(x)} seeds, trained were {len(self.seeds)}")
-        module = self._factory().to(home).eval()
+        with runtime.isolated(0):  # every value is replaced below
+            module = self._factory().to(home).eval()
         rows = []
         for row in range(len(self.seeds)):
             own = {key: value[row] for key, value in state.items()}
