@@ -12,7 +12,8 @@ __all__ = ["hold_out_classes", "open_set_digits", "relabelled"]
 
 def relabelled(part: Part) -> Part:
     """The same samples with labels 0 .. C-1 in the order of the old ones."""
-    return Part(part.x, part.y.unique(return_inverse=True)[1], part.index)
+    y = part.y.unique(return_inverse=True)[1]  # type: ignore[no-untyped-call]
+    return Part(part.x, y, part.index)
 
 
 def hold_out_classes(part: Part, count: int, generator: Generator) -> tuple[Part, Part]:
@@ -21,7 +22,7 @@ def hold_out_classes(part: Part, count: int, generator: Generator) -> tuple[Part
     Raises:
         ValueError: not at least one class on either side.
     """
-    classes = part.y.unique()
+    classes = part.y.unique()  # type: ignore[no-untyped-call]
     if not 0 < count < len(classes):
         raise ValueError(f"cannot hold out {count} of {len(classes)} classes")
     held = classes[torch.randperm(len(classes), generator=generator)[:count]]

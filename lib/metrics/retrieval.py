@@ -122,7 +122,7 @@ def mean_similarities(embeddings: Tensor, labels: Tensor) -> Tensor:
     """
     z = normalize(embeddings, dim=-1)
     count = (labels[:, None] == labels).sum(1)
-    classes, place = labels.unique(return_inverse=True)
+    classes, place = labels.unique(return_inverse=True)  # type: ignore[no-untyped-call]
     own = z.new_zeros(len(classes), z.shape[1]).index_add(0, place, z)  # sums of similarities are products with sums
     within = (z * own[place]).sum(1)
     between = z @ z.sum(0) - within
