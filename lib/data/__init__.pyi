@@ -8,3 +8,4 @@ from .scene_relations import POSITIONS as POSITIONS, RELATIONS as RELATIONS, pla
 from .scene_sampling import sample_factors as sample_factors, split_base_novel as split_base_novel
 from .scene_text import Caption as Caption, LEXICON as LEXICON, TEMPLATES as TEMPLATES, VOCABULARY as VOCABULARY, captions as captions, captions_hold as captions_hold, edit_captions as edit_captions, encode_captions as encode_captions
 from .scenes import Scenes as Scenes, contact_sheet as contact_sheet, mask_boxes as mask_boxes, paint as paint, pixel_map as pixel_map, presence as presence, redraw as redraw, videos as videos
+from .vision import DamagedFile as DamagedFile, DataUnavailable as DataUnavailable, cache_folder as cache_folder, image_split as image_split, vision_dataset as vision_dataset

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import platform
 import shutil
@@ -80,6 +79,8 @@ def _kernel() -> Iterator[Finding]:
 def _device() -> Iterator[Finding]:
     import torch
 
+    from lib._torchvision import torchvision
+
     yield Finding("ok", "torch", f"{torch.__version__}, {torch.get_num_threads()} threads on {os.cpu_count()} cores")
     if torch.cuda.is_available():
         names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
@@ -87,14 +88,14 @@ def _device() -> Iterator[Finding]:
     else:
         yield Finding("note", "device", "cpu (no CUDA device; the default of every chapter needs none)")
     try:
-        importlib.import_module("torchvision")
+        torchvision()
         yield Finding("ok", "torchvision", metadata.version("torchvision"))
     except Exception as error:  # a wheel for another torch fails in many ways
         yield Finding("note", "torchvision", f"cannot be imported ({error}); only the loaders of image sets need it")
 
 
 def _data() -> Iterator[Finding]:
-    for name in ("COMPANION_DATA", "COMPANION_DEVICE", "COMPANION_QUIET", "OMP_NUM_THREADS"):
+    for name in ("COMPANION_DATA", "COMPANION_CACHE", "COMPANION_DEVICE", "COMPANION_QUIET", "OMP_NUM_THREADS"):
         if os.environ.get(name):
             yield Finding("note", "environment", f"{name}={os.environ[name]}")
     mirror = os.environ.get("COMPANION_DATA")

@@ -1,0 +1,239 @@
+"""Image sets: from the mirror or the cache, refused where damaged, told apart from missing, downloaded whole or not."""
+
+import gzip
+import hashlib
+import os
+import shutil
+import struct
+import urllib.error
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from lib import catalogue
+from lib._torchvision import torchvision
+from lib.data import DamagedFile, DataUnavailable, image_split, vision
+from lib.data.vision import vision_dataset
+
+MIRROR = Path(os.environ.get("COMPANION_DATA") or catalogue.root().parent / "shared" / "data")
+PLACE = Path("MNIST") / "raw"
+needs_data = pytest.mark.skipif(not (MIRROR / PLACE).exists(), reason="no MNIST in the mirror folder")
+
+
+@pytest.fixture(autouse=True)
+def apart(monkeypatch, tmp_path):
+    """No mirror, an empty cache, no network."""
+    monkeypatch.delenv("COMPANION_DATA", raising=False)
+    monkeypatch.setenv("COMPANION_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(vision.urllib.request, "urlopen", unreachable)
+    vision._read.cache_clear()
+
+
+def unreachable(url, timeout):
+    raise urllib.error.URLError("no network")
+
+
+def idx(array):
+    header = struct.pack(f">HBB{array.ndim}i", 0, 8, array.ndim, *array.shape)
+    return gzip.compress(header + array.tobytes())
+
+
+def small_mnist():
+    """File name -> content: 40 training and 20 test images in MNIST's format."""
+    rng = np.random.default_rng(0)
+    files = {}
+    for prefix, n in (("train", 40), ("t10k", 20)):
+        files[f"{prefix}-images-idx3-ubyte.gz"] = idx(rng.integers(0, 256, (n, 28, 28), dtype=np.uint8))
+        files[f"{prefix}-labels-idx1-ubyte.gz"] = idx((np.arange(n) % 10).astype(np.uint8))
+    return files
+
+
+@pytest.fixture
+def published(monkeypatch):
+    """torchvision's table with the MD5 sums of a small MNIST."""
+    files = small_mnist()
+    table = [(name, hashlib.md5(content).hexdigest()) for name, content in files.items()]
+    monkeypatch.setattr(torchvision().datasets.MNIST, "resources", table)
+    monkeypatch.setattr(torchvision().datasets.MNIST, "mirrors", ["https://first.example/", "https://second.example/"])
+    return files
+
+
+def store(folder, files):
+    (folder / PLACE).mkdir(parents=True)
+    for name, content in files.items():
+        (folder / PLACE / name).write_bytes(content)
+    return folder
+
+
+def test_value_by_hand_reads_images_and_labels(published, tmp_path):
+    store(tmp_path / "cache", published)
+    train, test = vision_dataset("mnist"), vision_dataset("mnist", "test")
+    assert (train.x.shape, test.x.shape) == ((40, 1, 28, 28), (20, 1, 28, 28))
+    assert train.x.dtype == torch.float32
+    assert test.y.tolist() == list(range(10)) * 2
+    expected = np.random.default_rng(0).integers(0, 256, (40, 28, 28), dtype=np.uint8)
+    torch.testing.assert_close(train.x[:, 0], torch.from_numpy(expected).float() / 255)
+
+
+def test_mirror_is_looked_at_first(published, tmp_path, monkeypatch):
+    store(tmp_path / "mirror", published)
+    store(tmp_path / "cache", dict.fromkeys(published, b"never read"))
+    monkeypatch.setenv("COMPANION_DATA", str(tmp_path / "mirror"))
+    assert len(vision_dataset("mnist")) == 40
+
+
+@pytest.mark.parametrize("harm", ["truncated", "changed"])
+@pytest.mark.parametrize("where", ["mirror", "cache"])
+def test_damaged_file_is_refused_and_the_good_one_stays(published, tmp_path, monkeypatch, where, harm):
+    name = "train-images-idx3-ubyte.gz"
+    content = published[name]
+    bad = content[:-7] if harm == "truncated" else content[:200] + bytes([content[200] ^ 1]) + content[201:]
+    folder = store(tmp_path / where, {**published, name: bad})
+    monkeypatch.setenv("COMPANION_DATA", str(tmp_path / "mirror"))
+    if where == "mirror":
+        store(tmp_path / "cache", published)
+    with pytest.raises(DamagedFile) as caught:
+        vision_dataset("mnist")
+    assert str(folder / PLACE / name) in str(caught.value)
+    assert hashlib.md5(content).hexdigest() in str(caught.value)
+    if where == "mirror":
+        assert (tmp_path / "cache" / PLACE / name).read_bytes() == content
+        monkeypatch.delenv("COMPANION_DATA")
+        assert len(vision_dataset("mnist")) == 40
+
+
+@pytest.mark.parametrize("download", [True, False])
+def test_missing_says_what_to_put_where(published, tmp_path, download):
+    with pytest.raises(DataUnavailable) as caught:
+        vision_dataset("mnist", download=download)
+    text = str(caught.value)
+    assert all(name in text for name in published)
+    assert str(tmp_path / "cache" / PLACE) in text
+    assert "COMPANION_DATA" in text
+    assert "MNIST/raw/" in text
+    assert ("no network" in text) == download
+    assert ("https://second.example/" in text) == download
+
+
+def serve(monkeypatch, contents, calls):
+    """`urlopen` that answers from a table; what is not in it is unreachable."""
+
+    def urlopen(url, timeout):
+        calls.append(url)
+        if url not in contents:
+            raise urllib.error.URLError("no network")
+        path = Path(contents[url])
+        return path.open("rb")
+
+    monkeypatch.setattr(vision.urllib.request, "urlopen", urlopen)
+
+
+def test_download_falls_back_to_the_second_address_and_is_kept(published, tmp_path, monkeypatch):
+    source, calls = store(tmp_path / "source", published) / PLACE, []
+    serve(monkeypatch, {f"https://second.example/{name}": source / name for name in published}, calls)
+    assert len(vision_dataset("mnist")) == 40
+    assert calls[0].startswith("https://first.example/")
+    assert sorted(path.name for path in (tmp_path / "cache" / PLACE).iterdir()) == [
+        "train-images-idx3-ubyte.gz",
+        "train-labels-idx1-ubyte.gz",
+    ]
+    calls.clear()
+    vision._read.cache_clear()
+    assert len(vision_dataset("mnist")) == 40
+    assert not calls
+
+
+def test_damaged_download_is_refused_and_leaves_nothing(published, tmp_path, monkeypatch):
+    bad = {name: content[:-1] for name, content in published.items()}
+    source = store(tmp_path / "source", bad) / PLACE
+    serve(monkeypatch, {f"https://first.example/{name}": source / name for name in published}, [])
+    with pytest.raises(DamagedFile, match=r"downloaded from https://first\.example/train-images"):
+        vision_dataset("mnist")
+    assert not list((tmp_path / "cache" / PLACE).iterdir())
+
+
+def test_broken_connection_and_full_disk_leave_nothing(published, tmp_path, monkeypatch):
+    source = store(tmp_path / "source", published) / PLACE
+    serve(monkeypatch, {f"https://first.example/{name}": source / name for name in published}, [])
+
+    def full(stream, target):
+        target.write(stream.read(100))
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(vision.shutil, "copyfileobj", full)
+        with pytest.raises(DataUnavailable, match="No space left on device"):
+            vision_dataset("mnist")
+    assert not list((tmp_path / "cache" / PLACE).iterdir())
+    assert len(vision_dataset("mnist")) == 40
+
+
+def test_degenerate_arguments_and_content(published, tmp_path):
+    with pytest.raises(ValueError, match=r"'imagenet'.*mnist, fashion-mnist"):
+        vision_dataset("imagenet")
+    with pytest.raises(ValueError, match="splits train, test"):
+        vision_dataset("mnist", "val")
+    with pytest.raises(ValueError, match="got 1"):
+        image_split("mnist", sizes=(1.0,))
+    path = tmp_path / "file.gz"
+    path.write_bytes(gzip.compress(b"\x80\x04pickle"))
+    with pytest.raises(DamagedFile, match="not an IDX file"):
+        vision._read(path)
+
+
+def test_image_split_of_a_downloaded_set(published, tmp_path):
+    store(tmp_path / "cache", published)
+    split = image_split("mnist", seed=3, sizes=(20, 10, 10))
+    assert (len(split.train), len(split.val), len(split.test)) == (20, 10, 10)
+    assert split.train.x.shape == (20, 784)
+    assert split.train.y.bincount().tolist() == [2] * 10
+    assert split.test.y.bincount().tolist() == [1] * 10
+    assert not set(split.train.index.tolist()) & set(split.val.index.tolist())
+    assert split.train.x.mean().item() == pytest.approx(0, abs=1e-5)
+    assert split.train.x.std().item() == pytest.approx(1, abs=1e-5)
+    raw = vision_dataset("mnist").x.flatten(1)
+    seen = raw[split.train.index]
+    torch.testing.assert_close(split.val.x, (raw[split.val.index] - seen.mean()) / seen.std(), rtol=1e-4, atol=1e-4)
+    two = image_split("mnist", seed=3, sizes=(0.5, 1.0))
+    assert (len(two.train), len(two.val), len(two.test)) == (20, 0, 20)
+    assert not torch.equal(split.train.index, image_split("mnist", seed=4, sizes=(20, 10, 10)).train.index)
+
+
+def test_image_split_of_digits():
+    split = image_split("digits", seed=1, sizes=(0.5, 0.2, 0.3))
+    assert split.train.x.shape[1] == 64
+    assert split.classes == 10
+
+
+# --- the real files ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.data
+@needs_data
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+def test_parity_with_torchvision_on_the_real_files(name, monkeypatch, tmp_path):
+    """The same arrays as torchvision's own class, which unpacks a copy; sums as in `data/sources.yaml`."""
+    monkeypatch.setenv("COMPANION_DATA", str(MIRROR))
+    dataset = getattr(torchvision().datasets, vision.SETS[name])
+    source = yaml.safe_load((catalogue.root() / "data" / "sources.yaml").read_text(encoding="utf-8"))[name]
+    folder = MIRROR / source["folder"]
+    shutil.copytree(folder, tmp_path / source["folder"])
+    for split in ("train", "test"):
+        reference = dataset(tmp_path, train=split == "train", download=True)
+        part = vision_dataset(name, split)
+        assert torch.equal((part.x[:, 0] * 255).round().byte(), reference.data)
+        assert torch.equal(part.y, reference.targets)
+    for file, expected in source["sha256"].items():
+        assert hashlib.sha256((folder / file).read_bytes()).hexdigest() == expected
+    assert {file for file, _ in dataset.resources} == set(source["sha256"])
+    assert source["url"] in dataset.mirrors
+
+
+def test_every_loaded_set_has_its_source():
+    sources = yaml.safe_load((catalogue.root() / "data" / "sources.yaml").read_text(encoding="utf-8"))
+    assert set(vision.SETS) <= set(sources)
+    for source in sources.values():
+        assert set(source) == {"title", "licence", "folder", "url", "sha256"}
