@@ -186,15 +186,23 @@ def rederive(record: Mapping[str, Any]) -> list[str]:
         if name not in evidence:
             faults.append(f"{name}: in the record, not in the catalogue")
             continue
-        outcome = claims.evaluate(entry["rule"])
+        try:
+            outcome = claims.evaluate(entry["rule"])
+        except (ValueError, KeyError, TypeError) as error:
+            faults.append(f"{name}: its rule cannot be judged: {type(error).__name__}: {error}")
+            continue
         label = claims.LABELS[evidence[name]][outcome.holds]
         if label != entry["verdict"]:
             faults.append(f"{name}: recorded as {entry['verdict']!r}, its numbers say {label!r}")
-        elif not _close(outcome.effect, entry["effect"]):
-            faults.append(f"{name}: recorded effect {entry['effect']}, its numbers say {outcome.effect:.6g}")
+            continue
+        for key in ("effect", "low", "high"):
+            if not _close(getattr(outcome, key), entry[key]):
+                faults.append(f"{name}: recorded {key} {entry[key]}, its numbers say {getattr(outcome, key)}")
     return faults
 
 
-def _close(first: float, second: float) -> bool:
+def _close(first: float | None, second: float | None) -> bool:
     """Equal up to the rounding of records."""
+    if first is None or second is None:
+        return first is second
     return abs(first - second) <= 1e-5 * max(abs(first), abs(second), 1e-12)

@@ -5,6 +5,7 @@ Everything here is deterministic: resampling uses a fixed generator, so a verdic
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -59,6 +60,7 @@ def bootstrap(
     Raises:
         ValueError: empty or not finite.
     """
+    from scipy.stats import DegenerateDataWarning
     from scipy.stats import bootstrap as scipy_bootstrap
 
     array = _finite(values)
@@ -79,9 +81,15 @@ def bootstrap(
         if np.ptp(array) == 0 or len(array) == 1:
             value = float(np.asarray(statistic(array, axis=0)))
             return value, value
-        result = scipy_bootstrap(
-            (array,), statistic, confidence_level=level, n_resamples=RESAMPLES, method="BCa", rng=seed
-        )
+        # Values that differ by rounding only leave BCa without an acceleration (0 / 0): then percentiles.
+        for method in ("BCa", "percentile"):
+            with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
+                warnings.simplefilter("ignore", DegenerateDataWarning)
+                result = scipy_bootstrap(
+                    (array,), statistic, confidence_level=level, n_resamples=RESAMPLES, method=method, rng=seed
+                )
+            if np.isfinite(result.confidence_interval).all():
+                break
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
