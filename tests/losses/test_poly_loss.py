@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.func import grad, stack_module_state, vmap
 
+from lib._torchvision import torchvision
 from lib.losses import PolyLoss, drop_front, series_coefficients, sigmoid_poly_loss, truncated_series
 from lib.losses.poly_loss import poly_loss
 
@@ -85,10 +86,9 @@ def test_parity_explicit_soft_target():
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0, 5.0])
 @pytest.mark.parametrize("alpha", [None, 0.25])
 def test_parity_torchvision_focal(gamma, alpha):
-    ops = pytest.importorskip("torchvision.ops.focal_loss", exc_type=Exception)
     logits, _ = batch(scale=6.0)
     target = (torch.rand(logits.shape, generator=torch.Generator().manual_seed(1)) < 0.3).double()
-    expected = ops.sigmoid_focal_loss(logits, target, alpha=-1 if alpha is None else alpha, gamma=gamma)
+    expected = torchvision().ops.sigmoid_focal_loss(logits, target, alpha=-1 if alpha is None else alpha, gamma=gamma)
     torch.testing.assert_close(sigmoid_poly_loss(logits, target, 0.0, gamma, alpha, "none"), expected)
 
 
