@@ -1,21 +1,27 @@
 import hashlib
-import importlib
 import io
 import os
 import urllib.error
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
-module = importlib.import_module("lib.data.omniglot")
+from lib import catalogue
+from lib.data import DamagedFile, DataUnavailable, vision
+from lib.data import omniglot as module
+from lib.data.omniglot import omniglot
+
+MIRROR = Path(os.environ.get("COMPANION_DATA") or "nowhere")
+needs_data = pytest.mark.skipif(not (MIRROR / "omniglot").exists(), reason="no Omniglot in the mirror folder")
 
 
-def archive(folder, characters, root):
-    """A zip like the original: strokes black on white, one drawing of one pixel block a file."""
-    folder.mkdir(parents=True, exist_ok=True)
+def archive(characters, root):
+    """A zip like the original: strokes black on white, two drawings a character, told apart by their length."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as target:
         for number, name in enumerate(characters):
@@ -25,29 +31,38 @@ def archive(folder, characters, root):
                 png = io.BytesIO()
                 Image.fromarray(pixels).convert("1").save(png, "PNG")
                 target.writestr(f"{root}/{name}/{drawing:02}.png", png.getvalue())
-    content = buffer.getvalue()
-    (folder / f"{root}.zip").write_bytes(content)
-    return module.Archive(f"{root}.zip", f"sha256:{hashlib.sha256(content).hexdigest()}")
+    return buffer.getvalue()
+
+
+ONE, TWO = archive(["A/1", "B/1"], "one"), archive(["B/1", "A/2"], "two")
+
+
+def unreachable(url, timeout):
+    raise urllib.error.URLError("no network")
 
 
 @pytest.fixture
 def mirror(tmp_path, monkeypatch):
-    """Two overlapping archives in a mirror, an empty cache, and no network."""
+    """Two archives with a character in common, in a mirror; an empty cache, no network."""
     monkeypatch.setenv("COMPANION_DATA", str(tmp_path / "mirror"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("COMPANION_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(vision.urllib.request, "urlopen", unreachable)
     folder = tmp_path / "mirror" / "omniglot"
-    parts = [archive(folder, names, root) for names, root in ((["A/1", "B/1"], "one"), (["B/1", "A/2"], "two"))]
-    monkeypatch.setattr(module, "PARTS", {"background-small": [parts]})
-
-    def unreachable(*_, **__):
-        raise urllib.error.URLError("no network")
-
-    monkeypatch.setattr(module.urllib.request, "urlopen", unreachable)
+    folder.mkdir(parents=True)
+    sums = {}
+    for name, content in {"one.zip": ONE, "two.zip": TWO}.items():
+        (folder / name).write_bytes(content)
+        sums[name] = hashlib.md5(content).hexdigest()
+    missing = {"original.zip": "0" * 32}
+    monkeypatch.setattr(
+        module, "PARTS", {"background-small": [sums], "evaluation": [missing, sums], "background": [missing]}
+    )
     return folder
 
 
-def test_value_by_hand(mirror):
-    part = module.omniglot("background-small", size=7)
+@pytest.mark.parametrize("name", ["background-small", "evaluation"])
+def test_value_by_hand(mirror, name):
+    part = omniglot(name, size=7)
     assert part.x.shape == (6, 1, 7, 7)
     assert part.y.tolist() == [0, 0, 1, 1, 2, 2]  # A/1, A/2, B/1; what two archives share comes once
     assert part.x[:, 0, :, 0].sum(1).tolist() == [1, 1, 2, 2, 1, 1]
@@ -56,38 +71,47 @@ def test_value_by_hand(mirror):
 
 
 def test_degenerate_damaged(mirror):
-    path = mirror / "two.zip"
-    path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(module.DataMissing, match=r"two\.zip is damaged.*sha256:"):
-        module.omniglot("background-small")
+    (mirror / "two.zip").write_bytes(TWO[:-10])
+    with pytest.raises(DamagedFile, match=r"two\.zip is damaged"):
+        omniglot("background-small")
 
 
 def test_degenerate_absent_and_offline(mirror):
-    (mirror / "one.zip").unlink()
-    with pytest.raises(module.DataMissing, match=r"one\.zip is not in .*mirror.* or .*COMPANION_DATA"):
-        module.omniglot("background-small")
+    with pytest.raises(DataUnavailable, match=r"original\.zip are not here.*no network.*COMPANION_DATA"):
+        omniglot("background")
     with pytest.raises(ValueError, match="background-small"):
-        module.omniglot("everything")
+        omniglot("everything")
 
 
 def test_degenerate_download(mirror, monkeypatch, tmp_path):
-    """A good download is kept in the cache under its name; a truncated one is refused and leaves nothing."""
-    good = (mirror / "one.zip").read_bytes()
-    (mirror / "one.zip").unlink()
-    monkeypatch.setattr(module.urllib.request, "urlopen", lambda *_, **__: io.BytesIO(good[:-1]))
-    with pytest.raises(module.DataMissing, match="checksum"):
-        module.omniglot("background-small")
-    cache = module._folders()[-1]
-    assert not cache.exists() or os.listdir(cache) == []
-    monkeypatch.setattr(module.urllib.request, "urlopen", lambda *_, **__: io.BytesIO(good))
-    assert len(module.omniglot("background-small")) == 6
-    assert os.listdir(cache) == ["one.zip"]
+    """Good downloads are kept in the cache under their names; a truncated one is refused and leaves nothing."""
+    content = {"one.zip": ONE, "two.zip": TWO}
+    for path in mirror.iterdir():
+        path.unlink()
+    cut = [1]
+
+    def serve(url, timeout):
+        return io.BytesIO(content[url.rpartition("/")[2]][: -cut[0] or None])
+
+    monkeypatch.setattr(vision.urllib.request, "urlopen", serve)
+    with pytest.raises(DamagedFile, match="not kept"):
+        omniglot("background-small")
+    cache = tmp_path / "cache" / "omniglot"
+    assert os.listdir(cache) == []
+    cut[0] = 0
+    assert len(omniglot("background-small")) == 6
+    assert sorted(os.listdir(cache)) == ["one.zip", "two.zip"]
 
 
 @pytest.mark.data
-@pytest.mark.skipif("COMPANION_DATA" not in os.environ, reason="COMPANION_DATA is not set")
-def test_real_counts():
+@needs_data
+def test_real_files(monkeypatch):
+    monkeypatch.setenv("COMPANION_DATA", str(MIRROR))
     for name, characters in {"background-small": 242, "evaluation": 659}.items():
-        part = module.omniglot(name)
+        part = omniglot(name)
         assert torch.bincount(part.y).tolist() == [20] * characters
         assert 0.03 < part.x.mean() < 0.15
+    source = yaml.safe_load((catalogue.root() / "data" / "sources.yaml").read_text(encoding="utf-8"))["omniglot"]
+    for file, expected in source["sha256"].items():
+        assert hashlib.sha256((MIRROR / "omniglot" / file).read_bytes()).hexdigest() == expected
+    assert source["url"] == module.SOURCE
