@@ -97,8 +97,13 @@ def _parameters(paper: catalogue.Paper) -> str:
 
 
 def _as_declared(one: parameters.Parameter, registered: Any) -> Any:
-    """A registered value as the notebook's type (the catalogue keeps some lists as text)."""
-    return one.convert(registered) if isinstance(registered, str) and one.item != "str" else registered
+    """A registered value as the notebook's type (the catalogue keeps some lists as text); as it is if that differs."""
+    if not isinstance(registered, str) or one.item == "str":
+        return registered
+    try:
+        return one.convert(registered)
+    except parameters.ParameterError:
+        return registered
 
 
 def value(content: Any) -> str:
