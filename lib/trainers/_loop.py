@@ -35,12 +35,12 @@ def _run(job: Job, method: Method, index: int) -> tuple[Parameters, Parameters, 
     base_lr = job.lr(method)
     optimiser = job.optimiser.torch(trained.values(), base_lr, job.weight_decay(method))
     history: list[float] = []
-    checkpoints: list[Parameters] = []
+    checkpoints: dict[int, Parameters] = {}  # by the step that they are taken before
     state = {**trained, **dict(network.named_buffers())}
     safe, diverged = _copy(state), -1
     for epoch, batches in enumerate(job.batches(index)):
         if job.keeps(epoch):
-            checkpoints.append(_copy(trained))
+            checkpoints[len(history)] = _copy(trained)
         for number, rows in enumerate(batches.to(job.device)):
             if diverged >= 0:
                 history.append(math.nan)
@@ -60,12 +60,14 @@ def _run(job: Job, method: Method, index: int) -> tuple[Parameters, Parameters, 
         diverged = _stop(job, method, seed, history)
         _restore(state, safe)
     if job.keeps(job.epochs):
-        checkpoints.append(_copy(trained))
+        checkpoints[len(history)] = _copy(trained)
+    if diverged >= 0:
+        checkpoints = {step: kept if step < diverged else _copy(trained) for step, kept in checkpoints.items()}
     fixed = {**dict(network.named_buffers()), **dict(network.named_parameters())}
     constants = {key: value.detach().clone() for key, value in fixed.items() if key not in trained}
     losses = torch.tensor(history, dtype=next(iter(trained.values())).dtype)
     losses[diverged if diverged >= 0 else len(losses) :] = math.nan
-    return _copy(trained), constants, losses, checkpoints, diverged
+    return _copy(trained), constants, losses, list(checkpoints.values()), diverged
 
 
 def _gradients(network: nn.Module, trained: Mapping[str, Tensor], method: Method, x: Tensor, y: Tensor) -> Tensor:

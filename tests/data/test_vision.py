@@ -155,6 +155,21 @@ def test_damaged_download_is_refused_and_leaves_nothing(published, tmp_path, mon
     assert not list((tmp_path / "cache" / PLACE).iterdir())
 
 
+def test_killed_before_the_end_leaves_no_file_of_that_name(published, tmp_path, monkeypatch):
+    source = store(tmp_path / "source", published) / PLACE
+    serve(monkeypatch, {f"https://first.example/{name}": source / name for name in published}, [])
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    for step in ("shutil.copyfileobj", "Path.replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"lib.data.vision.{step}", killed)
+            with pytest.raises(KeyboardInterrupt):
+                vision_dataset("mnist")
+        assert not (tmp_path / "cache" / PLACE / "train-images-idx3-ubyte.gz").exists()
+
+
 def test_broken_connection_and_full_disk_leave_nothing(published, tmp_path, monkeypatch):
     source = store(tmp_path / "source", published) / PLACE
     serve(monkeypatch, {f"https://first.example/{name}": source / name for name in published}, [])

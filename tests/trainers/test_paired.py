@@ -360,6 +360,24 @@ def test_nonfinite_stop_keeps_the_last_finite_parameters(vectorised, step):
 
 
 @pytest.mark.parametrize("vectorised", [True, False])
+def test_nonfinite_stop_holds_for_checkpoints_too(vectorised):
+    """The loss breaks in the first step of the second epoch: the checkpoint before it is the one that is kept."""
+    x, y = blobs()
+    x[0] = torch.nan
+    order = iter([torch.arange(1, 81).view(10, 8), torch.arange(0, 80).view(10, 8), torch.arange(1, 81).view(10, 8)])
+    out = train_paired(
+        network, [Method("a", F.cross_entropy)], (x, y), seeds=[0], epochs=3, sampler=lambda y, g: next(order),
+        on_nonfinite="stop", checkpoint_every=1, vectorised=vectorised,
+    )  # fmt: skip
+    assert out.diverged["a"].tolist() == [10]
+    first, *others = out.checkpoints["a"]
+    assert len(others) == 3
+    for kept in others:
+        assert all(torch.equal(kept[key], value) for key, value in out.parameters["a"].items())
+    assert not torch.equal(first["layers.0.weight"], others[0]["layers.0.weight"])
+
+
+@pytest.mark.parametrize("vectorised", [True, False])
 def test_nonfinite_gradient_of_a_finite_loss(vectorised):
     """The last update breaks the parameters; no loss after it can tell."""
 
@@ -377,6 +395,19 @@ def test_nonfinite_gradient_of_a_finite_loss(vectorised):
     with runtime.isolated(0):
         fresh = network()
     assert torch.equal(out.parameters["a"]["layers.0.weight"][0], fresh.layers[0].weight)
+
+
+@pytest.mark.parametrize("step", [0, 4, 5, 23, 39])
+def test_nonfinite_step_is_exact_at_any_time(monkeypatch, step):
+    monkeypatch.setattr(stack_module, "CHECK_EVERY", 5)
+    x, y = blobs()
+    x[0] = torch.nan
+    rows = torch.randint(1, 90, (40, 8), generator=torch.Generator().manual_seed(0))
+    rows[step, 3] = 0
+    with pytest.raises(runtime.NonFiniteLoss) as caught:
+        train_paired(network, [Method("a", F.cross_entropy)], (x, y), seeds=[1], epochs=1, sampler=lambda y, g: rows)
+    assert caught.value.step == step
+    assert len(caught.value.last_finite) == min(step, 3)
 
 
 def test_nonfinite_late_step_is_exact(monkeypatch):

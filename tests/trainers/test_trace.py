@@ -52,10 +52,10 @@ def test_parity_formulas_with_torch(scale):
 
 
 def test_invariance_functions_that_write_in_place():
-    """A view that changes nothing may not be taken out where somebody writes to it."""
+    """A factor of one makes a copy; it may not be taken out where somebody writes to that copy."""
 
     def shifted(x):
-        copy = (x * 1).view(2, 3)
+        copy = torch.ops.aten.mul.Scalar(x, 1).view(2, 3)
         copy.add_(1)
         return copy, x
 
