@@ -42,10 +42,10 @@ DENSE = 256
 
 
 def circle_exponent(t: Tensor, m: Number, gamma: Number) -> tuple[Tensor, Tensor]:
-    """gamma alpha (t - m), alpha = [t + m]_+ held fixed; and the derivative gamma alpha.
+    """gamma alpha (t - m) with alpha = [t + m]_+ held fixed, and its derivative.
 
-    The distance from the ideal is t = s_n for a negative and t = 1 - s_p for a positive:
-    alpha_n (s_n - Delta_n) and -alpha_p (s_p - Delta_p) are the same function of it.
+    With t = s_n for a negative and t = 1 - s_p for a positive, the distances from
+    the ideal, alpha_n (s_n - Delta_n) and -alpha_p (s_p - Delta_p) are alike.
     """
     slope = gamma * (t + m).clamp(min=0).detach()
     return slope * (t - m), slope
