@@ -158,7 +158,7 @@ def notebook(paper: catalogue.Paper) -> Any:
         ("code", 'fig, ax = plots.figure()\nplots.show(fig, alt="What is drawn, and what it shows.")', []),
         ("markdown", f"## What this scale cannot show\n\n{paper.beyond_scale}", []),
         ("markdown", f"## Run it again\n\n```bash\npython -m lib run {paper.slug} -p NAME=VALUE\n```", []),
-        ("markdown", "## References\n\n```{bibliography}\n:filter: docname in docnames\n```", []),
+        ("markdown", "## References\n\n```{footbibliography}\n```", []),
     ]
     made = []
     for index, (kind, text, tags) in enumerate(cells):
