@@ -87,10 +87,12 @@ def sam_gradient(
     p: float = 2.0,
     adaptive: bool = False,
 ) -> tuple[Params, Tensor]:
-    """Gradient at the first-order worst neighbour of the weights (eq. 3); pure, works under `torch.func.vmap`.
+    """Gradient at the first-order worst neighbour of the weights (eq. 3).
+
+    Pure; works under `torch.func.vmap`.
 
     Args:
-        loss_of_params: parameters -> scalar mean loss on one batch, without weight decay.
+        loss_of_params: parameters -> scalar mean loss, without weight decay.
         params: name -> tensor; not changed.
         rho: radius; 0 gives the plain gradient.
         eps: see `sam_perturbation`.
@@ -98,7 +100,7 @@ def sam_gradient(
         adaptive: ASAM's ball instead of the Euclidean one.
 
     Returns:
-        (gradients by name, loss at the *unperturbed* weights). A NaN loss gives NaN gradients.
+        Gradients by name, and the loss at the *unperturbed* weights; NaN spreads.
 
     Raises:
         ValueError: as `sam_perturbation`.
@@ -106,7 +108,7 @@ def sam_gradient(
     derivative = torch.func.grad_and_value(loss_of_params)
     grads, loss = derivative(params)
     step = sam_perturbation(grads, rho, eps, p, params if adaptive else None)
-    # Detached: the derivative of e(w) with respect to w is dropped (section 2 of the paper).
+    # Detached: the derivative of e(w) by w is dropped (section 2 of the paper).
     worst = {name: weight + step[name].detach() for name, weight in params.items()}
     return derivative(worst)[0], loss
 
