@@ -29,6 +29,7 @@ from .scene_sampling import sample_factors as sample_factors, split_base_novel a
 from .scene_text import Caption as Caption, LEXICON as LEXICON, TEMPLATES as TEMPLATES, VOCABULARY as VOCABULARY, captions as captions, captions_hold as captions_hold, edit_captions as edit_captions, encode_captions as encode_captions
 from .scenes import Scenes as Scenes, contact_sheet as contact_sheet, mask_boxes as mask_boxes, paint as paint, pixel_map as pixel_map, presence as presence, redraw as redraw, videos as videos
 from .sets import DataFile as DataFile, DataSet as DataSet, SourcesError as SourcesError, data_sets as data_sets, find_file as find_file, find_set as find_set
+from .tables import REGRESSION_TABLES as REGRESSION_TABLES, TABLES as TABLES, table as table
 from .teacher_student import Committee as Committee, Overlaps as Overlaps, erf_generalisation_error as erf_generalisation_error, hermite as hermite, overlaps as overlaps, random_committee as random_committee
 from .text import CLS as CLS, MASK as MASK, PAD as PAD, SPECIAL as SPECIAL, UNK as UNK, Vocabulary as Vocabulary, sentences as sentences, words as words
 from .translation import BLUE_TONES as BLUE_TONES, RED_TONES as RED_TONES, Translation as Translation, ambiguous_shapes as ambiguous_shapes, colourisation as colourisation, edge_map as edge_map

@@ -12,9 +12,11 @@ from .giou_loss import GIoULoss as GIoULoss, generalized_iou as generalized_iou,
 from .infonce import InfoNCELoss as InfoNCELoss, NTXentLoss as NTXentLoss, info_nce as info_nce, multi_positive_info_nce as multi_positive_info_nce, nt_xent as nt_xent
 from .noise_robust import bootstrapping_loss as bootstrapping_loss, generalised_cross_entropy as generalised_cross_entropy
 from .poly_loss import PolyLoss as PolyLoss, drop_front as drop_front, series_coefficients as series_coefficients, sigmoid_poly_loss as sigmoid_poly_loss, truncated_series as truncated_series
+from .registry import LossEntry as LossEntry, Range as Range, register_loss as register_loss, registered_losses as registered_losses
 from .sampled_ranking import bpr_loss as bpr_loss, check_scores as check_scores, sampled_bce_loss as sampled_bce_loss, sampled_softmax_loss as sampled_softmax_loss
 from .scheduled_pseudo_huber import PseudoHuberDiffusionLoss as PseudoHuberDiffusionLoss, SCHEDULES as SCHEDULES, delta_schedule as delta_schedule, pseudo_huber as pseudo_huber, pseudo_huber_location as pseudo_huber_location, tabled_pseudo_huber as tabled_pseudo_huber
 from .siglip import SigLIPLoss as SigLIPLoss, negative_weights as negative_weights, siglip_loss as siglip_loss
 from .simplex_ccl import CosineContrastiveLoss as CosineContrastiveLoss, cosine_contrastive_loss as cosine_contrastive_loss, filtered_share as filtered_share
 from .supcon import SupConLoss as SupConLoss, positive_gradient_norm as positive_gradient_norm, supcon_anchor_loss as supcon_anchor_loss, supcon_loss as supcon_loss
+from .textbook import brier_loss as brier_loss, focal_loss as focal_loss, label_smoothing_loss as label_smoothing_loss
 from .triplet import TripletLoss as TripletLoss, semi_hard_negatives as semi_hard_negatives, triplet_loss as triplet_loss

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.losses.poly_loss import poly_loss
+from lib.losses.registry import Range, register_loss
 
 __all__ = ["DualFocalLoss", "dual_focal_loss", "flsd_loss", "next_ranked_gap"]
 
@@ -139,3 +140,13 @@ def _ranked(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     # Ranks are those of the logits, which rounding in the softmax cannot make equal.
     below = logits.masked_fill(logits >= true, -torch.inf).amax(-1)
     return log_p, log_q, log_p + (below - true.squeeze(-1))
+
+
+register_loss(
+    "Dual focal",
+    dual_focal_loss,
+    chapter="dual-focal-loss",
+    module=DualFocalLoss,
+    defaults={"gamma": 5.0},
+    tunable={"gamma": Range(0.5, 8.0)},
+)

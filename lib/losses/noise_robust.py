@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lib.losses.registry import Range, register_loss
+
 __all__ = ["bootstrapping_loss", "generalised_cross_entropy"]
 
 
@@ -55,3 +57,7 @@ def bootstrapping_loss(logits: Tensor, y: Tensor, beta: float | Tensor = 0.8, ha
     log_p = logits.log_softmax(-1)
     own = -log_p.amax(-1) if hard else -(log_p.detach().exp() * log_p).sum(-1)
     return (beta * F.cross_entropy(logits, y, reduction="none") + (1 - beta) * own).mean()
+
+
+register_loss("GCE", generalised_cross_entropy, defaults={"q": 0.7}, tunable={"q": Range(0.05, 1.0)})
+register_loss("Bootstrapping", bootstrapping_loss, defaults={"beta": 0.8}, tunable={"beta": Range(0.5, 1.0)})

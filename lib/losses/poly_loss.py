@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.losses.registry import Range, register_loss
+
 __all__ = ["PolyLoss", "drop_front", "poly_loss", "series_coefficients", "sigmoid_poly_loss", "truncated_series"]
 
 
@@ -219,3 +221,13 @@ def _reduce(loss: Tensor, reduction: str) -> Tensor:
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction must be mean, sum or none, got {reduction!r}")
     return loss.mean() if reduction == "mean" else loss.sum()
+
+
+register_loss(
+    "Poly-1",
+    poly_loss,
+    chapter="poly-loss",
+    module=PolyLoss,
+    defaults={"epsilon": 2.0},
+    tunable={"epsilon": Range(-1.0, 6.0)},
+)
