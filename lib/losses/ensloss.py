@@ -1,7 +1,8 @@
 """EnsLoss (arXiv 2409.00908): every step of training draws the derivative of a new convex, calibrated loss.
 
-Gradient descent on a margin loss ``mean phi(s_i)``, s = (2y - 1) f, sees only phi'(s_i), never phi.  The loss is convex
-if phi' does not fall with s, and calibrated if in addition phi'(0) < 0.  So for a batch of B margins and w_i ~ N(0, 1)::
+Gradient descent on a margin loss ``mean phi(s_i)``, s = (2y - 1) f, sees only phi'(s_i), never phi.  The loss is
+convex if phi' does not fall with s, and calibrated if in addition phi'(0) < 0.  So for a batch of B margins and
+w_i ~ N(0, 1)::
 
     u_i = (1 + lambda w_i)^(1/lambda)        inverse Box-Cox transform, exp(w_i) for lambda = 0
     g_i = max(-u_i, -1)                      sorted, the lowest to the smallest margin: convex
