@@ -19,7 +19,7 @@ from lib.metrics.gallery import Metric
 from lib.trainers.optimisers import Adam
 from lib.trainers.paired import Method, train_paired
 
-__all__ = ["loss_gallery", "pairing_matrix"]
+__all__ = ["loss_gallery", "pairing_matrix", "ranks_of"]
 
 TEXTBOOK = (class_weights, regression, segmentation, textbook)
 """Modules with the overview's losses; named here so that a chapter's digest covers them."""
@@ -96,6 +96,23 @@ def pairing_matrix(
                 value = metric.function(outputs["test"][best, row], split.test.y).item()
                 rows.append((entry.name, seed, lrs[best], name, value))
     return pd.DataFrame(rows, columns=["loss", "seed", "lr", "metric", "value"])
+
+
+def ranks_of(matrix: pd.DataFrame, metrics: Mapping[str, Metric]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Mean of every loss by every metric over all rows of a matrix, and the rank of each loss within its column.
+
+    Args:
+        matrix: of `pairing_matrix`, or several of them one below the other.
+        metrics: those of the matrix.
+
+    Returns:
+        Means and ranks, a row a loss and a column a metric, in the order given; rank 1 is the best, and ties share
+        the better rank.
+    """
+    losses = list(dict.fromkeys(matrix["loss"]))
+    means = matrix.pivot_table(index="loss", columns="metric", values="value").loc[losses, list(metrics)]
+    signed = means * [metric.better(1.0) for metric in metrics.values()]
+    return means, signed.rank(ascending=False, method="min").astype(int)
 
 
 def _own(loss: Callable[..., Tensor], entry: LossEntry, output: Tensor, y: Tensor) -> float:

@@ -1,5 +1,6 @@
 """The pairing matrix: the same numbers as training by hand, selection by the loss's own standard."""
 
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,8 +9,8 @@ from lib.data import table
 from lib.losses.registry import register_loss, registered_losses
 from lib.metrics.gallery import metric_gallery
 from lib.models import MLP
+from lib.theory.loss_metric_survey import loss_gallery, pairing_matrix, ranks_of
 from lib.trainers import Adam, Method, train_paired
-from lib.trainers.loss_metric_survey import loss_gallery, pairing_matrix
 
 DATA = {seed: table("iris", seed, (60, 30, 60)) for seed in (0, 1)}
 OPTIONS = {"epochs": 4, "batch_size": 16, "device": "cpu"}
@@ -50,6 +51,19 @@ def test_limit_counts_reach_the_loss() -> None:
     found = pairing_matrix(losses, metrics, DATA, network, lrs=[0.01], **OPTIONS)
     first, second = (part.value.to_numpy() for _, part in found.groupby("loss"))
     assert first == pytest.approx(second, rel=1e-5)
+
+
+def test_value_by_hand_ranks() -> None:
+    """Three losses, two seeds: a metric where more is better, one where less is, and a tie."""
+    metrics = {name: metric_gallery("classification")[name] for name in ("accuracy", "log-loss")}
+    rows = [("b", 0.9, 1.0), ("a", 0.7, 3.0), ("c", 0.9, 2.0)]
+    cells = [
+        (loss, s, m, v + 0.01 * s) for loss, *pair in rows for s in (0, 1) for m, v in zip(metrics, pair, strict=True)
+    ]
+    means, ranks = ranks_of(pd.DataFrame(cells, columns=["loss", "seed", "metric", "value"]), metrics)
+    assert means.loc["b", "accuracy"] == pytest.approx(0.905)
+    assert list(ranks.index) == ["b", "a", "c"]
+    assert ranks.to_numpy().tolist() == [[1, 1], [3, 3], [1, 2]]
 
 
 def test_degenerate() -> None:
