@@ -111,13 +111,19 @@ def macro_auc(scores: Tensor, labels: Tensor, per_label: bool = False) -> Tensor
     if scores.ndim < 2:
         raise ValueError(f"scores: (..., N, K), got {tuple(scores.shape)}")
     try:
-        y = labels.to(torch.float64).expand(scores.shape).transpose(-1, -2).contiguous()
+        y = labels.to(torch.float64).expand(scores.shape).transpose(-1, -2)
     except RuntimeError as error:
         raise ValueError(f"labels {tuple(labels.shape)} do not fit scores {tuple(scores.shape)}") from error
-    s = scores.detach().transpose(-1, -2).contiguous()
-    ordered = s.sort(-1).values
-    below = torch.searchsorted(ordered, s, right=False)
-    rank = (below + torch.searchsorted(ordered, s, right=True) + 1) / 2  # mean rank among equals, from 1
+    if scores.shape[-2] == 0:
+        each = torch.full_like(scores.sum(-2), torch.nan, dtype=torch.float64)
+        return each if per_label else each.sum(-1)
+    s, order = scores.detach().transpose(-1, -2).sort(-1)
+    y = y.gather(-1, order)
+    place = torch.arange(1, s.shape[-1] + 1, device=s.device).expand(s.shape)
+    new = F.pad(s[..., 1:] > s[..., :-1], (1, 1), value=True)  # a run of equal scores begins here, and has just ended
+    first = torch.where(new[..., :-1], place, 0).cummax(-1).values
+    last = torch.where(new[..., 1:], place, s.shape[-1]).flip(-1).cummin(-1).values.flip(-1)
+    rank = (first + last) / 2  # mean place among equals
     n, p = y.shape[-1], y.sum(-1)
     auc = ((rank * y).sum(-1) - p * (p + 1) / 2) / (p * (n - p))  # 0 / 0 = NaN where one-sided
     auc = torch.where(s.isnan().any(-1), torch.nan, auc)

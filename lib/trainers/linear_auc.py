@@ -44,7 +44,7 @@ def fit_linear_auc(
     base: str = "logistic",
     bias: bool = False,
     steps: int = 100,
-    tolerance: float = 1e-6,
+    tolerance: float = 1e-5,
 ) -> Tensor:
     """Weights of linear scores ``x @ w``, for every ridge and label.
 

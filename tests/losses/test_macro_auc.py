@@ -243,8 +243,8 @@ def test_degenerate_no_pair(base, n):
         assert loss == 0
         assert (gradient == 0).all()
     assert univariate_auc_loss(scores, labels, base).isnan() == (n == 0)
-    if n:
-        assert macro_auc(scores, labels).isnan()
+    assert macro_auc(scores, labels).isnan()
+    assert macro_auc(scores, labels, per_label=True).isnan().tolist() == [True, True]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
