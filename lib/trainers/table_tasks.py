@@ -77,7 +77,7 @@ def _split(name: str, seed: int, sizes: Sequence[int] | Sequence[float]) -> Spli
     if name == "fashion-mnist":
         split = image_split(name, seed, sizes)
         own = (split.train, split.val, split.test)
-        pooled = [functional.avg_pool2d(p.x, 4).flatten(1) for p in own]
+        pooled = [functional.avg_pool2d(p.x.reshape(-1, 1, 28, 28), 4).flatten(1) for p in own]
         mean, deviation = pooled[0].mean(0), pooled[0].std(0).clamp(min=1e-6)
         train, val, test = (Part((x - mean) / deviation, p.y, p.index) for x, p in zip(pooled, own, strict=True))
         return Split(train, val, test, classes=10)
