@@ -10,7 +10,8 @@ R^(C-1) and u one onto the open simplex, so the loss -log p_y is a proper compos
 its conditional risk has its minimum where p is the true distribution.
 
 Unlike the authors' code, the shifts and scales within the potentials are set from a batch of Gaussian scores of
-the deviation that an untrained scorer gives, not from the first batch of data.
+the deviation that an untrained scorer gives, not from the first batch of data, and the quadratic part of each potential
+starts at the identity, not at a random multiple of it.
 """
 
 from __future__ import annotations

@@ -20,6 +20,8 @@ from torch.func import grad
 
 __all__ = ["ICNN", "GradientMap"]
 
+IDENTITY = 0.541324854612918
+"""w_0 with softplus(w_0) = 1, where `GradientMap` starts: the quadratic part is the identity."""
 SCALE_MIN = 1e-3
 """Keeps the scales of `_Norm` positive where their exponentials vanish."""
 
@@ -101,11 +103,12 @@ class GradientMap(nn.Module):
     def __init__(self, dim: int, hidden: int = 2, depth: int = 4) -> None:
         super().__init__()
         self.icnn = ICNN(dim, hidden, depth)
-        self.w0, self.w1 = nn.Parameter(torch.randn(1)), nn.Parameter(torch.randn(1))
+        self.w0, self.w1 = nn.Parameter(torch.full((1,), IDENTITY)), nn.Parameter(torch.randn(1))
 
     def potential(self, s: Tensor) -> Tensor:
         """g(s), shape (N,)."""
-        return F.softplus(self.w1) * self.icnn(s) + F.softplus(self.w0) * s.square().sum(-1) / 2
+        convex: Tensor = self.icnn(s)
+        return F.softplus(self.w1) * convex + F.softplus(self.w0) * s.square().sum(-1) / 2
 
     def forward(self, s: Tensor) -> Tensor:
         """The gradient of g at each row of s, shape (N, K)."""
@@ -130,8 +133,8 @@ class _Norm(nn.Module):
         self.log_scale = nn.Parameter(torch.zeros(units))
 
     def forward(self, x: Tensor) -> Tensor:
-        scale: Tensor = self.log_scale.exp() + SCALE_MIN
-        return scale * (x if self.shift is None else x + self.shift)
+        scaled: Tensor = (x if self.shift is None else x + self.shift) * (self.log_scale.exp() + SCALE_MIN)
+        return scaled
 
     @torch.no_grad()
     def calibrate(self, x: Tensor) -> None:
