@@ -5,8 +5,8 @@ Features :math:`x \in R^D` and class vectors :math:`w_k \in R^D` without bias::
     d_k = sqrt(|w_k - x|^2 + eps)
     p_k = d_k^-n / sum_j d_j^-n          ("harmonic max"),         L = -log p_y,       n = sqrt(D) by default
 
-which is cross-entropy of the logits :math:`-n \log d_k`.  Scaling x and all w together changes nothing, and p_y tends to
-1 at a finite place, x = w_y.
+which is cross-entropy of the logits :math:`-n \log d_k`.  Scaling x and all w together changes nothing, and p_y
+tends to 1 at a finite place, x = w_y.
 
 The authors' code raises the *squared* distance to the power -n, so its exponent is twice the one written here, and adds
 :math:`10^{-4}` to it; this module follows the formula of the paper, with eps = 1e-8.
