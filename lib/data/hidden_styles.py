@@ -94,4 +94,3 @@ def hidden_styles(
     deviation, mean = torch.std_mean(made["train"].x)
     parts = [Part((part.x - mean) / deviation, part.y, part.index) for part in made.values()]
     return HiddenStyles(Split(parts[0], parts[1], parts[2], split.classes), style)
-
