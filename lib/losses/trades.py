@@ -1,4 +1,4 @@
-"""TRADES (Zhang et al. 2019, arXiv:1901.08573): accuracy at the input plus agreement within a ball around it (section 3)::
+"""TRADES (Zhang et al. 2019, arXiv:1901.08573): accuracy at the input plus agreement in a ball around it (section 3)::
 
     L = CE(z(x), y) + lambda max_{|x' - x| <= eps} KL(p(x) || p(x'))
 
