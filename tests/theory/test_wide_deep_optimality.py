@@ -177,6 +177,14 @@ def test_limit_kernel_machine_interpolates_and_diagonal_gram_is_a_vote():
     torch.testing.assert_close(both, torch.stack([gram @ y, -gram @ y], dim=1))
 
 
+def test_limit_rank_of_shallow_kernels():
+    """For d = 2 the kernel is an odd polynomial of degree 3^L: it spans the harmonics of odd degree, 3 + 7, then 55."""
+    x = torch.nn.functional.normalize(torch.randn(120, 3, generator=torch.Generator().manual_seed(0)).double(), dim=1)
+    for depth, rank in ((0, 3), (1, 10), (2, 55)):
+        values = torch.linalg.eigvalsh(DeepNTK(singular_activation(2).square(), depth)((x @ x.T).clamp(-1, 1)))
+        assert (values > 1e-9 * values.mean()).sum() == rank
+
+
 # --- invariances --------------------------------------------------------------
 
 
