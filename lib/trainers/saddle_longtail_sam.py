@@ -1,15 +1,15 @@
 r"""Saddle points of the tail classes' losses, and what SAM does at them (Rangwani et al. 2022, arXiv:2212.13827).
 
-With L_k(w) the mean training loss of class k and H_k its Hessian, |lambda_min / lambda_max| of H_k says how much of a
-saddle w is for that class (section 3).  SAM's gradient at w, linearised, and its part along a unit eigenvector v of
+With L_k(w) the mean training loss of class k and H_k its Hessian, ``|lambda_min / lambda_max|`` of H_k says how much of
+a saddle w is for that class (section 3).  SAM's gradient at w, linearised, and its part along a unit eigenvector v of
 the Hessian, H v = lambda v, are::
 
     g_SAM = grad L(w + rho g / |g|) = (I + rho H / |g|) g + O(rho^2),     v . g_SAM = (1 + rho lambda / |g|) v . g
 
 exact on a quadratic.  The paper bounds the second moment of v . g_SAM below by (1 + rho lambda_min)^2 times that of
 v . g (theorem 2, for the ascent step without its normalisation) and concludes that a large rho escapes faster.  The
-factor is not monotone in rho: with u = rho |lambda| / |g| it is 1 - u, a *shrunken* step for u < 2, in the direction of
-the saddle for u > 1, and larger in size than the plain one only for u > 2.
+factor begins at 1 and falls: with ``u = rho |lambda| / |g|`` it is 1 - u, a *shrunken* step for u < 2, towards the saddle
+for u > 1, and larger in size than the plain one only for u > 2.
 
 The training itself is `lib.trainers.train_deferred` with `lib.optim.sam_gradient`, the loss `lib.losses.vs_loss`.
 """
@@ -44,7 +44,7 @@ class ClassCurvature(NamedTuple):
     loss: Tensor
 
     def ratio(self) -> Tensor:
-        """|lambda_min / lambda_max|; 0 where no eigenvalue is negative."""
+        """``|lambda_min / lambda_max|``; 0 where no eigenvalue is negative."""
         return self.lambda_min.clamp(max=0).abs() / self.lambda_max.abs()
 
 
@@ -91,11 +91,11 @@ def class_curvature(
 
 
 def escape_factor(eigenvalue: Tensor, gradient_norm: Tensor, rho: float | Tensor) -> Tensor:
-    """1 + rho lambda / |g|: SAM's component along an eigenvector over that of the plain gradient.
+    """``1 + rho lambda / |g|``: SAM's component along an eigenvector over that of the plain gradient.
 
     Args:
         eigenvalue: lambda, any shape.
-        gradient_norm: |g| > 0, broadcastable.
+        gradient_norm: of the plain gradient, above 0, broadcastable.
         rho: radius, at least 0.
 
     >>> escape_factor(torch.tensor(-0.1), torch.tensor(1.0), 0.5).item()

@@ -90,7 +90,7 @@ def subclass_assign(features: Tensor, labels: Tensor, delta: int, generator: Gen
 
 
 def dynamic_temperature(features: Tensor, labels: Tensor, delta: int = 10, tau1: float = 0.1) -> Tensor:
-    """tau2 of each class: tau1 phi_c / mean phi, with phi_c = mean |z - mean z| / log(n_c + 10).
+    """tau2 of each class: tau1 phi_c / mean phi, with ``phi_c = mean |z - mean z| / log(n_c + 10)``.
 
     phi is clipped to its 20th and 80th percentiles over classes; a class with a single subclass keeps tau1.
 
