@@ -7,9 +7,9 @@ the Hessian, H v = lambda v, are::
     g_SAM = grad L(w + rho g / |g|) = (I + rho H / |g|) g + O(rho^2),     v . g_SAM = (1 + rho lambda / |g|) v . g
 
 exact on a quadratic.  The paper bounds the second moment of v . g_SAM below by (1 + rho lambda_min)^2 times that of
-v . g (theorem 2, for the ascent step without its normalisation) and concludes that a large rho escapes faster.  The
-factor begins at 1 and falls: with ``u = rho |lambda| / |g|`` it is 1 - u, a *shrunken* step for u < 2, towards the saddle
-for u > 1, and larger in size than the plain one only for u > 2.
+v . g (for the ascent step without its normalisation) and concludes that a large rho escapes faster.  The factor begins
+at 1 and falls: with ``u = rho |lambda| / |g|`` it is 1 - u, a *shrunken* step for u < 2, towards the saddle for u > 1,
+and larger in size than the plain one only for u > 2.
 
 The training itself is `lib.trainers.train_deferred` with `lib.optim.sam_gradient`, the loss `lib.losses.vs_loss`.
 """
