@@ -18,7 +18,7 @@ SMALLEST = 1e-13
 
 
 def half_square_distances(x: Tensor, z: Tensor) -> Tensor:
-    """1 - <x, z> = |x - z|^2 / 2 of unit vectors (N, D) and (M, D): (N, M), at least `SMALLEST`."""
+    """``1 - <x, z> = |x - z|^2 / 2`` of unit vectors (N, D) and (M, D): (N, M), at least `SMALLEST`."""
     return (1 - x @ z.T).clamp(min=SMALLEST)
 
 
