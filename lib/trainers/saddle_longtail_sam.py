@@ -1,14 +1,15 @@
 r"""Saddle points of the tail classes' losses, and what SAM does at them (Rangwani et al. 2022, arXiv:2212.13827).
 
 With L_k(w) the mean training loss of class k and H_k its Hessian, ``|lambda_min / lambda_max|`` of H_k says how much of
-a saddle w is for that class.  SAM's gradient at w, linearised, and its part along a unit eigenvector v of
-the Hessian, H v = lambda v, are::
+a saddle w is for that class.  SAM's gradient at w, linearised, and its part along a unit eigenvector v of the Hessian,
+H v = lambda v, are::
 
     g_SAM = grad L(w + rho g / |g|) = (I + rho H / |g|) g + O(rho^2),     v . g_SAM = (1 + rho lambda / |g|) v . g
 
 exact on a quadratic.  The paper bounds the second moment of v . g_SAM from below by that of v . g and a factor in which
-rho multiplies lambda_min, and concludes that a large rho escapes faster.  The factor above begins at 1 and falls: with ``u = rho |lambda| / |g|`` it is 1 - u, a *shrunken* step for u < 2, towards the saddle for u > 1,
-and larger in size than the plain one only for u > 2.
+rho multiplies lambda_min, and concludes that a large rho escapes faster.  The factor above begins at 1 and falls: with
+``u = rho |lambda| / |g|`` it is 1 - u, a *shrunken* step for u < 2, towards the saddle for u > 1, and larger in size
+than the plain one only for u > 2.
 
 The training itself is `lib.trainers.train_deferred` with `lib.optim.sam_gradient`, the loss `lib.losses.vs_loss`.
 """
