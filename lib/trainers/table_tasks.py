@@ -175,12 +175,13 @@ def mlp(
     run = torch.func.vmap(lambda own, x: torch.func.functional_call(template, own, (x,)))
     kept = trained.checkpoints["mlp"]
     with torch.no_grad():
-        losses = torch.stack([task.loss.value(run(own, task.val[0]), task.val[1]).mean(-1) for own in kept])
-        best = losses.argmin(0)
+        home = next(iter(kept[0].values())).device
+        x, y, x_test = (part.to(home) for part in (*task.val, task.test[0]))
+        best = torch.stack([task.loss.value(run(own, x), y).mean(-1) for own in kept]).argmin(0)
         rows = range(len(task.seeds))
         own = {key: torch.stack([kept[best[row]][key][row] for row in rows]) for key in kept[0]}
-        scores: Tensor = run(own, task.test[0])
-    return scores, best.cpu().numpy().astype(np.int64)
+        scores: Tensor = run(own, x_test)
+    return scores.cpu(), best.cpu().numpy().astype(np.int64)
 
 
 def z_scores(values: NDArray[np.float64]) -> NDArray[np.float64]:
