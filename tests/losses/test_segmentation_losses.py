@@ -1,4 +1,6 @@
-"""Losses of segmentation: counts by hand, identities between the overlap losses, the Lovász extension by brute force."""
+"""Losses of segmentation: counts by hand, identities between overlap losses, the Lovász extension by brute force."""
+
+from itertools import pairwise
 
 import pytest
 import torch
@@ -85,7 +87,7 @@ def test_parity_lovasz_extension_by_levels() -> None:
         levels = torch.cat([error.new_zeros(1), error.sort().values])
         total += sum(
             (high - low).item() * one_minus_iou(error > (low + high) / 2, truth)
-            for low, high in zip(levels[:-1], levels[1:], strict=True)
+            for low, high in pairwise(levels)
         )
     assert lovasz_softmax_loss(output, y).item() == pytest.approx(total / 2, abs=1e-9)
 
