@@ -28,8 +28,8 @@ EPS = 1e-8
 def harmonic_logits(x: Tensor, w: Tensor, n: float | Tensor = 1.0, eps: float = EPS) -> Tensor:
     """Logits ``-n log d_k``, whose softmax is the harmonic max.
 
-    Squared distances come from one matrix product, |x|^2 + |w|^2 - 2 x.w, at a rounding error of about |x|^2 times the
-    precision; where that makes them negative they are 0, with no gradient.
+    Squared distances come from one matrix product, ``|x|^2 + |w|^2 - 2 x.w``, at a rounding error of about ``|x|^2``
+    times the precision; where that makes them negative they are 0, with no gradient.
 
     Args:
         x: features, shape (..., D).
