@@ -86,8 +86,7 @@ def test_parity_lovasz_extension_by_levels() -> None:
         error = (truth.double() - q).abs()
         levels = torch.cat([error.new_zeros(1), error.sort().values])
         total += sum(
-            (high - low).item() * one_minus_iou(error > (low + high) / 2, truth)
-            for low, high in pairwise(levels)
+            (high - low).item() * one_minus_iou(error > (low + high) / 2, truth) for low, high in pairwise(levels)
         )
     assert lovasz_softmax_loss(output, y).item() == pytest.approx(total / 2, abs=1e-9)
 
