@@ -56,7 +56,7 @@ def softplus(z: Tensor) -> Tensor:
 
 
 class _OnceOnly(torch.autograd.Function):
-    """Passes a gradient on, as something that depends on x and whose derivative is refused.
+    """A gradient times that of the loss, as something that depends on x and whose derivative is refused.
 
     (`once_differentiable` alone lets a second derivative through as zero where the incoming gradient is a constant.)
     """
@@ -64,15 +64,15 @@ class _OnceOnly(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(gradient: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
-        return gradient.clone()
+    def forward(by_loss: Tensor, gradient: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
+        return by_loss * gradient
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         pass
 
     @staticmethod
-    def backward(ctx: Any, _: Tensor) -> tuple[None, None]:  # type: ignore[override]
+    def backward(ctx: Any, _: Tensor) -> tuple[None, None, None]:  # type: ignore[override]
         raise RuntimeError(
             "the streamed pair loss can be differentiated once only; use the plain formula for second derivatives "
             "(block_size=None and a batch within its limit)"
@@ -122,7 +122,7 @@ class _Streamed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, by_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         gradient, x = ctx.saved_tensors
-        once: Tensor = _OnceOnly.apply(by_loss * gradient, x)  # type: ignore[no-untyped-call]
+        once: Tensor = _OnceOnly.apply(by_loss, gradient, x)  # type: ignore[no-untyped-call]
         return once, None, None, None, None, None, None
 
 

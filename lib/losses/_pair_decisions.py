@@ -51,7 +51,7 @@ class _SoftplusSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, by_value: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         saved = ctx.saved_tensors
-        found = [_OnceOnly.apply(by_value * g, z) for g, z in zip(saved[:4], saved[4:], strict=True)]  # type: ignore[no-untyped-call]
+        found = [_OnceOnly.apply(by_value, g, z) for g, z in zip(saved[:4], saved[4:], strict=True)]  # type: ignore[no-untyped-call]
         return *found, None, None
 
 

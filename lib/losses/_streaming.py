@@ -23,10 +23,11 @@ from torch import Tensor
 
 from lib.losses._blockwise import FAR, Number, _OnceOnly, floor
 
-Which = Literal["all", "others", "matching", "same", "different"]
-"""Candidates of anchor i: all j; all but j = i; those of its label; these but j = i; those of another label."""
+Which = Literal["all", "others", "unpaired", "matching", "same"]
+"""Candidates of anchor i: all j; all but j = i; all but the two views of its sample, j = i modulo M / 2; those of its
+label; these but j = i."""
 
-DENSE = 256 * 256
+DENSE = 512 * 512
 """Up to this many pairs the plain formula is used, which can be differentiated twice."""
 
 TINY = 1e-24
@@ -41,36 +42,67 @@ def block_rows(columns: int) -> int:
 def unit(z: Tensor) -> Tensor:
     """Rows scaled to length 1, in float32 at least; a zero vector stays one (it is similar to nothing)."""
     z = z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
-    return z * z.square().sum(-1, keepdim=True).clamp(min=TINY).rsqrt()
+    if len(z) ** 2 <= DENSE:
+        return z * z.square().sum(-1, keepdim=True).clamp(min=TINY).rsqrt()
+    found: Tensor = _Unit.apply(z)[0]  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Unit(torch.autograd.Function):
+    """z / |z| and 1 / |z|, remembering these two only: half the memory of recording each operation."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(z: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        inverse = torch.linalg.vector_norm(z, dim=-1, keepdim=True).clamp(min=TINY**0.5).reciprocal()
+        return z * inverse, inverse
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.save_for_backward(*output)
+
+    @staticmethod
+    def backward(ctx: Any, by_u: Tensor, by_inverse: Tensor) -> Tensor:  # type: ignore[override]
+        u, inverse = ctx.saved_tensors
+        # d u = (1 - u u^T) dz / |z|,  d (1 / |z|) = -u . dz / |z|^2
+        along = torch.einsum("...d,...d->...", u, by_u)[..., None] + by_inverse * inverse
+        return torch.addcmul(by_u, u, along, value=-1) * inverse
 
 
 def absent(
     which: Which, start: int, stop: int, labels: tuple[Tensor, Tensor] | None, like: Tensor, offset: int = 0
-) -> Tensor | None:
-    """1 where a candidate does not take part for the anchors start .. stop - 1, else 0: (stop - start, M), or None."""
-    if which == "all":
-        return None
-    own = torch.zeros(stop - start, like.shape[-1], dtype=like.dtype, device=like.device)
-    if which in ("others", "same"):
-        own.diagonal(start + offset).fill_(1)
-    if which == "others":
-        return own
+) -> Tensor:
+    """1 where labels keep a candidate from the anchors start .. stop - 1, else 0: (stop - start, M)."""
     if labels is None:
         raise ValueError(f"{which!r} needs labels")
-    same = (labels[0][start:stop, None] == labels[1]).to(like.dtype)
-    return same if which == "different" else 1 + own - same
+    missing = (labels[0][start:stop, None] != labels[1]).to(like.dtype)
+    if which == "same":
+        missing.diagonal(start + offset).fill_(1)
+    return missing
 
 
 def dense_rows(s: Tensor, which: Which = "all", labels: tuple[Tensor, Tensor] | None = None, offset: int = 0) -> Tensor:
     """Log-sum-exp of each row of s (N, M), about -1e30 for a row without candidates: (N,)."""
-    missing = absent(which, 0, len(s), labels, s, offset)
-    return torch.logsumexp(s if missing is None else torch.sub(s, missing, alpha=FAR), -1)
+    if which in ("others", "unpaired"):
+        s = s.clone()
+    return _remove(s, which, 0, labels, offset).logsumexp(-1)
 
 
-def _exponentials(s: Tensor, missing: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def _remove(s: Tensor, which: Which, start: int, labels: tuple[Tensor, Tensor] | None, offset: int) -> Tensor:
+    """The similarities of anchors from `start` on, far below all others where they do not take part."""
+    if which == "all":
+        return s
+    if which in ("others", "unpaired"):  # cheaper than a mask
+        half = s.shape[-1] // 2
+        for shift in (0, half, -half) if which == "unpaired" else (0,):
+            s.diagonal(start + offset + shift).fill_(-FAR)
+        return s
+    return s.sub(absent(which, start, start + len(s), labels, s, offset), alpha=FAR)
+
+
+def _exponentials(s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """exp(s - top) in the place of s, its sums and top, for one block of rows."""
-    if missing is not None:
-        s.sub_(missing, alpha=FAR)
     top = s.amax(1, keepdim=True)
     e = s.sub_(top).clamp_(min=floor(s.dtype)).exp_()
     return e, e.sum(1, keepdim=True), top
@@ -89,8 +121,7 @@ def streamed_rows(
     found = [x.new_zeros(0)]
     for start in range(0, len(x), step := block or block_rows(len(y))):
         rows = x[start : start + step] * scale
-        s = rows @ y.T
-        _, total, top = _exponentials(s, absent(which, start, start + len(rows), labels, s))
+        _, total, top = _exponentials(_remove(rows @ y.T, which, start, labels, 0))
         found.append((top + total.log()).squeeze(1))
     return torch.cat(found)
 
@@ -116,7 +147,7 @@ class _WeightedLogSumExp(torch.autograd.Function):
     @staticmethod
     def forward(  # type: ignore[override]
         x: Tensor,
-        y: Tensor,
+        other: Tensor | None,
         scale: Tensor,
         weights: tuple[Tensor, ...],
         which: tuple[Which, ...],
@@ -125,7 +156,8 @@ class _WeightedLogSumExp(torch.autograd.Function):
         offset: int,
         block: int,
         with_gradient: bool,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
+        y = x if other is None else other
         by_x, by_y = torch.zeros_like(x), torch.zeros_like(y)
         value = x.new_zeros(())
         over_rows = None
@@ -140,8 +172,8 @@ class _WeightedLogSumExp(torch.autograd.Function):
                 slope = (s - over_rows).clamp_(min=floor(s.dtype)).exp_().mul_(columns)
             for k, (each, w) in enumerate(zip(which, weights, strict=True)):
                 last = k == len(which) - 1
-                missing = absent(each, start, start + len(rows), labels, s, offset)
-                e, total, top = _exponentials(s if last else s.clone(), missing)
+                own_s = s if last else s.clone()
+                e, total, top = _exponentials(_remove(own_s, each, start, labels, offset))
                 own = w[start : start + block, None]
                 value = value + (own * (top + total.log())).sum()
                 if with_gradient:
@@ -149,20 +181,28 @@ class _WeightedLogSumExp(torch.autograd.Function):
                     slope = e if slope is None else slope.add_(e)
             if slope is not None and with_gradient:
                 by_x[start : start + block] = slope @ y
-                by_y += slope.T @ rows
-        by_scale = (by_x * x).sum()
-        return value, by_x * scale, by_y, by_scale
+                by_y.addmm_(slope.T, rows)
+        by_scale = torch.tensordot(by_x, x)
+        by_x.mul_(scale)
+        if other is None:
+            return value, by_x.add_(by_y), by_scale
+        return value, by_x, by_scale, by_y
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        x, other, scale, *_ = inputs
         ctx.mark_non_differentiable(*output[1:])
-        ctx.save_for_backward(*output[1:], *inputs[:3])
+        ctx.save_for_backward(*output[1:], x, scale, *([] if other is None else [other]))
 
     @staticmethod
     def backward(ctx: Any, by_value: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        by_x, by_y, by_scale, *inputs = ctx.saved_tensors
-        found = [_OnceOnly.apply(by_value * g, z) for g, z in zip((by_x, by_y, by_scale), inputs, strict=True)]  # type: ignore[no-untyped-call]
-        return *found, None, None, None, None, None, None, None
+        saved = ctx.saved_tensors
+        gradients, inputs = saved[: len(saved) // 2], saved[len(saved) // 2 :]
+        by_x, by_scale, *by_other = (
+            _OnceOnly.apply(by_value, g, z)  # type: ignore[no-untyped-call]
+            for g, z in zip(gradients, inputs, strict=True)
+        )
+        return by_x, by_other[0] if by_other else None, by_scale, None, None, None, None, None, None, None
 
 
 def weighted_log_sum_exp(
@@ -183,7 +223,7 @@ def weighted_log_sum_exp(
         y: candidates, (M, d); x itself, or x followed by others, where candidates are to be "others" or "same".
         terms: which candidates -> weights w of the anchors, (N,), constants; 0 for an anchor without candidates.
         scale: of the similarities; a tensor of shape () gets a gradient.
-        labels: of anchors and candidates, (N,) and (M,); needed by "same" and "different".
+        labels: of anchors and candidates, (N,) and (M,); needed by "same" and "matching".
         columns: v, (M,), constants: the second sum, over all rows.
         offset: place of the first anchor among the candidates, for "others" and "same".
         block: anchors at once.  None: the plain formula up to `DENSE` pairs, `block_rows` above.
@@ -199,11 +239,22 @@ def weighted_log_sum_exp(
     factor = torch.as_tensor(scale, dtype=x.dtype, device=x.device)
     if block is None and len(x) * len(y) <= DENSE:
         s = (x * factor) @ y.T
-        sums = [(w * dense_rows(s, which, labels, offset)).sum() for which, w in terms.items()]
-        return torch.stack(sums if columns is None else [*sums, (columns * s.logsumexp(0)).sum()]).sum()
+        sums = [torch.dot(w, dense_rows(s, which, labels, offset)) for which, w in terms.items()]
+        if columns is not None:
+            sums.append(torch.dot(columns, s.logsumexp(0)))
+        return torch.stack(sums).sum() if len(sums) > 1 else sums[0]
     with_gradient = torch.is_grad_enabled() and any(z.requires_grad for z in (x, y, factor))
     steps = block or block_rows(len(y))
     value: Tensor = _WeightedLogSumExp.apply(  # type: ignore[no-untyped-call]
-        x, y, factor, tuple(terms.values()), tuple(terms), labels, columns, offset, steps, with_gradient
+        x,
+        None if y is x else y,
+        factor,
+        tuple(terms.values()),
+        tuple(terms),
+        labels,
+        columns,
+        offset,
+        steps,
+        with_gradient,
     )[0]
     return value

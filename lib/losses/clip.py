@@ -30,7 +30,7 @@ def clip_loss(
         y: text embeddings, (B, d); y[i] belongs to x[i].
         log_t: logarithm t' of the inverse temperature, a number or shape ().
         max_t: cap on the inverse temperature (CLIP: 100), beyond which it gets no gradient.
-        block_size: images at once; None: the plain formula up to 256 pairs, above them streamed in blocks, with memory
+        block_size: images at once; None: the plain formula up to 512 pairs, above them streamed in blocks, with memory
             linear in the batch (first derivatives only; float32 at least).
 
     Returns:
@@ -47,9 +47,9 @@ def clip_loss(
             half = x.new_full((len(x),), 0.5 / len(x))
             total = weighted_log_sum_exp(x, y, {"all": half}, scale=t.to(x.dtype), columns=half, block=block_size)
             return total - t.to(x.dtype) * (x * y).sum() / len(x)
-    s = t * F.normalize(x, dim=-1) @ F.normalize(y, dim=-1).mT
-    rows, columns = s.log_softmax(1), s.log_softmax(0)
-    return -(rows.diagonal() + columns.diagonal()).mean() / 2
+    s = (t * F.normalize(x, dim=-1)) @ F.normalize(y, dim=-1).mT
+    place = torch.arange(len(x), device=x.device)
+    return (F.cross_entropy(s, place) + F.cross_entropy(s.mT, place)) / 2
 
 
 class CLIPLoss(nn.Module):

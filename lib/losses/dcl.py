@@ -9,7 +9,7 @@ Two views z^(1), z^(2) of N samples, normalised; anchor z_i^(k), positive the ot
 InfoNCE keeps the positive in the sum, and all its gradients carry the factor 1 - softmax(positive): easy positives
 switch off the negatives too.  L_InfoNCE = log(1 + exp L_DC) per anchor.
 
-Choices: mean over both views and the batch; float32 at least; above 256 vectors the similarities are streamed.
+Choices: mean over both views and the batch; float32 at least; above 512 vectors the similarities are streamed.
 """
 
 from __future__ import annotations
@@ -53,11 +53,8 @@ def dcl_loss(
     with torch.autocast(z1.device.type, enabled=False):
         first, second = unit(z1), unit(z2)
         z = torch.cat([first, second])
-        sample = torch.arange(len(first), device=z.device).repeat(2)
         share = z.new_full((len(z),), 1 / len(z))
-        terms = weighted_log_sum_exp(
-            z, z, {"different": share}, scale=1 / temperature, labels=(sample, sample), block=block_size
-        )
+        terms = weighted_log_sum_exp(z, z, {"unpaired": share}, scale=1 / temperature, block=block_size)
         matched = (first * second).sum(1)
         if weights is not None:
             matched = matched * weights(first.detach(), second.detach())

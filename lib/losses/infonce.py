@@ -15,9 +15,10 @@ Choices: float32 at least, under autocast too; a zero vector has similarity 0; N
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.losses._blockwise import Number
+from lib.losses._blockwise import FAR, Number
 from lib.losses._labelled import streamed_labelled
 from lib.losses._streaming import DENSE, unit, weighted_log_sum_exp
 from lib.losses.supcon import supcon_anchor_loss
@@ -45,6 +46,10 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: Number = 0.5, block_size: int |
         z = unit(torch.cat([z1, z2]))
         if len(z) == 0:
             return z.sum()
+        if block_size is None and len(z) ** 2 <= DENSE:
+            s = (z / temperature) @ z.T
+            s.diagonal().fill_(-FAR)
+            return F.cross_entropy(s, torch.arange(len(z), device=z.device).roll(len(z1)))
         share = z.new_full((len(z),), 1 / len(z))
         total = weighted_log_sum_exp(z, z, {"others": share}, scale=1 / temperature, block=block_size)
         first, second = z.chunk(2)
@@ -82,17 +87,35 @@ def info_nce(
         q, k = unit(queries), unit(keys)
         if len(q) == 0:
             return q.sum() + k.sum()
+        bank = None if negatives is None else unit(negatives)
+        if block_size is None and len(q) * (len(q) + (0 if bank is None else len(bank))) <= DENSE:
+            return _dense_info_nce(q, k, bank, temperature, symmetric)
         scale, share = 1 / temperature, q.new_full((len(q),), 1 / len(q))
         matched = (q * k).sum() / len(q) * scale
-        if negatives is None and symmetric:  # both directions from one matrix
+        if bank is None and symmetric:  # both directions from one matrix
             half = share / 2
             return weighted_log_sum_exp(q, k, {"all": half}, scale=scale, columns=half, block=block_size) - matched
-        bank = q[:0] if negatives is None else unit(negatives)
-        total = weighted_log_sum_exp(q, torch.cat([k, bank]), {"all": share}, scale=scale, block=block_size)
+        total = weighted_log_sum_exp(q, _with(k, bank), {"all": share}, scale=scale, block=block_size)
         if symmetric:
-            other = weighted_log_sum_exp(k, torch.cat([q, bank]), {"all": share}, scale=scale, block=block_size)
+            other = weighted_log_sum_exp(k, _with(q, bank), {"all": share}, scale=scale, block=block_size)
             total = (total + other) / 2
         return total - matched
+
+
+def _with(keys: Tensor, bank: Tensor | None) -> Tensor:
+    return keys if bank is None else torch.cat([keys, bank])
+
+
+def _dense_info_nce(q: Tensor, k: Tensor, bank: Tensor | None, temperature: Number, symmetric: bool) -> Tensor:
+    """The plain formula, for unit vectors."""
+    place = torch.arange(len(q), device=q.device)
+    q = q / temperature
+    s = q @ _with(k, bank).T
+    loss = F.cross_entropy(s, place)
+    if not symmetric:
+        return loss
+    other = s[:, : len(k)].T if bank is None else torch.cat([s[:, : len(k)].T, k @ (bank / temperature).T], 1)
+    return (loss + F.cross_entropy(other, place)) / 2
 
 
 def multi_positive_info_nce(

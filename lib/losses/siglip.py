@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from lib.losses._blockwise import softplus
 from lib.losses._pair_decisions import softplus_sum
 from lib.losses._streaming import DENSE, unit
 from lib.losses.clip import check_pairs
@@ -43,7 +44,7 @@ def siglip_loss(
         log_t: logarithm t' of the inverse temperature, a number or shape ().
         bias: b, a number or shape ().
         weights: of the pairs, (B, B), constants; 0 leaves a pair out (see `negative_weights`).
-        block_size: pairs are decided in blocks of so many rows; None: the plain formula up to 256 pairs and with
+        block_size: pairs are decided in blocks of so many rows; None: the plain formula up to 512 pairs and with
             `weights`, else streamed, with memory linear in the batch (first derivatives only; float32 at least).
 
     Returns:
@@ -66,13 +67,16 @@ def siglip_loss(
             return (softplus_sum(x, y, scale, bias, block=block_size) - matched) / size
     x, y = F.normalize(x, dim=-1), F.normalize(y, dim=-1)
     t = torch.as_tensor(log_t, dtype=x.dtype, device=x.device).exp()
+    if weights is None:
+        logits = (t * x) @ y.mT + bias
+        return (softplus(logits).sum() - logits.diagonal().sum()) / size
     place = torch.arange(size, device=x.device)
     total = x.new_zeros(())
     for start in range(0, size, block_size or max(size, 1)):
         block = slice(start, start + (block_size or size))
         z = 2 * (place[:, None] == place[block]).to(x.dtype) - 1
         terms = -F.logsigmoid(z * (t * x @ y[block].mT + bias))
-        total = total + (terms if weights is None else weights[:, block] * terms).sum()
+        total = total + (weights[:, block] * terms).sum()
     return total / size
 
 

@@ -41,7 +41,7 @@ def supcon_loss(
         temperature: tau > 0; a number, or a tensor of shape ().
         base_temperature: the loss is multiplied by temperature / base_temperature.
         mode: "out" averages over positives outside the logarithm, "in" inside.
-        block_size: anchors at once; None: the plain formula up to 256 vectors, above them streamed in blocks, with
+        block_size: anchors at once; None: the plain formula up to 512 vectors, above them streamed in blocks, with
             memory linear in the batch (first derivatives only).
 
     Returns:

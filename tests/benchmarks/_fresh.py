@@ -6,6 +6,7 @@ held before it.  A process may use 10 GB; one that needs more is reported as out
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import resource
@@ -17,6 +18,8 @@ from collections.abc import Callable
 from typing import Any
 
 LIMIT = 10 * 2**30
+WARM = 600
+"""Size of the step before the one that is measured."""
 OUT_OF_MEMORY = "out of memory"
 Step = Callable[[], None]
 MakeStep = Callable[[str, int], Step]
@@ -66,7 +69,8 @@ def _status(field: str) -> float:
 
 def _memory(make_step: MakeStep, who: str, size: int) -> float | str:
     resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, LIMIT))
-    make_step(who, 16)()  # imports and one-time buffers
+    make_step(who, WARM)()  # imports and one-time buffers, those of the streamed path too
+    ctypes.CDLL(None).malloc_trim(0)
     try:
         step = make_step(who, size)
         before = _status("VmRSS")

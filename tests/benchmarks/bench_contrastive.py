@@ -1,7 +1,8 @@
 """The contrastive losses against plain formulas and peers: forward + backward, float32, d = 128, one thread.
 
 N counts embedding vectors, two for a sample where a loss takes two views.  "products" are the three matrix products
-that any exact method needs, streamed in blocks: a bound.  The rows are the data of the book's page on large batches.
+that any exact method needs, streamed in blocks: a bound.  All normalise their vectors (uniformity: nobody).  The rows
+are the data of the book's page on large batches.
 """
 
 from __future__ import annotations
@@ -113,13 +114,15 @@ def ours(loss: str) -> Callable[[Any], Any]:
 def plain(loss: str) -> Callable[[Any], Any]:
     """The same by its formula, with a matrix of all pairs."""
     import torch
-    from torch.nn.functional import cross_entropy, logsigmoid
+    from torch.nn.functional import cross_entropy, logsigmoid, normalize
 
     def nt_xent(z: Any) -> Any:
+        z = normalize(z)
         s = (z @ z.T / 0.1).masked_fill(torch.eye(len(z), dtype=torch.bool), -torch.inf)
         return cross_entropy(s, torch.arange(len(z)).roll(len(z) // 2))
 
     def supcon(z: Any) -> Any:
+        z = normalize(z)
         own, y = torch.eye(len(z), dtype=torch.bool), torch.arange(len(z)) // 8
         s = (z @ z.T / 0.1).masked_fill(own, -torch.inf)
         positive = (y[:, None] == y) & ~own
@@ -127,22 +130,23 @@ def plain(loss: str) -> Callable[[Any], Any]:
         return -(log_p.masked_fill(~positive, 0).sum(1) / positive.sum(1)).mean()
 
     def dcl(z: Any) -> Any:
+        z = normalize(z)
         s, n = z @ z.T / 0.1, len(z) // 2
         sample = torch.arange(n).repeat(2)
         matched = s[torch.arange(len(z)), torch.arange(len(z)).roll(n)]
         return (s.masked_fill(sample[:, None] == sample, -torch.inf).logsumexp(1) - matched).mean()
 
     def info_nce(z: Any) -> Any:
-        a, b = z.chunk(2)
+        a, b = map(normalize, z.chunk(2))
         return cross_entropy(a @ b.T / 0.1, torch.arange(len(a)))
 
     def clip(z: Any) -> Any:
-        a, b = z.chunk(2)
+        a, b = map(normalize, z.chunk(2))
         s = 10 * a @ b.T
         return (cross_entropy(s, torch.arange(len(a))) + cross_entropy(s.T, torch.arange(len(a)))) / 2
 
     def siglip(z: Any) -> Any:
-        a, b = z.chunk(2)
+        a, b = map(normalize, z.chunk(2))
         return -logsigmoid((10 * a @ b.T - 10) * (2 * torch.eye(len(a)) - 1)).sum() / len(a)
 
     def uniformity(z: Any) -> Any:

@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from lib.losses import _streaming
 from lib.losses._pair_decisions import softplus_sum
-from lib.losses._streaming import streamed_columns, streamed_rows, weighted_log_sum_exp
+from lib.losses._streaming import streamed_columns, streamed_rows, unit, weighted_log_sum_exp
 
-SETS = [("all",), ("others",), ("matching",), ("same",), ("different",), ("others", "same"), ("all", "matching")]
+SETS = [("all",), ("others",), ("matching",), ("same",), ("unpaired",), ("others", "same"), ("all", "matching")]
 DOUBLE = torch.float64
 
 
@@ -19,7 +20,10 @@ def candidates(which, labels, offset):
     same = labels[0][:, None] == labels[1]
     own = torch.zeros_like(same)
     own.diagonal(offset).fill_(True)
-    return {"all": same | ~same, "others": ~own, "matching": same, "same": same & ~own, "different": ~same}[which]
+    paired, half = own.clone(), same.shape[1] // 2
+    for shift in (half, -half):
+        paired.diagonal(offset + shift).fill_(True)
+    return {"all": same | ~same, "others": ~own, "unpaired": ~paired, "matching": same, "same": same & ~own}[which]
 
 
 def by_definition(x, y, scale, terms, labels, columns, offset):
@@ -136,6 +140,21 @@ def test_gradcheck_and_second_derivative():
             torch.autograd.grad(gradient.sum(), x)
 
 
+def test_gradcheck_of_unit_vectors(monkeypatch):
+    """The frugal form of many rows is the plain one: value, both derivatives, and what happens to zero vectors."""
+    (x,) = draw(7, (6, 3))
+    x[2] = 0
+    plain = value_and_gradients(lambda z: unit(z).pow(3).sum(), x[3:])
+    monkeypatch.setattr(_streaming, "DENSE", 0)
+    for got, want in zip(value_and_gradients(lambda z: unit(z).pow(3).sum(), x[3:]), plain, strict=True):
+        torch.testing.assert_close(got, want)
+    away = x[3:].clone().requires_grad_()
+    assert torch.autograd.gradcheck(unit, away)
+    assert torch.autograd.gradgradcheck(unit, away)
+    torch.testing.assert_close(unit(x)[2], torch.zeros(3, dtype=DOUBLE))
+    torch.testing.assert_close(torch.func.vmap(unit)(x[None].expand(2, 6, 3))[1], unit(x))
+
+
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
 def test_invariance_under_vmap():
     x, w = draw(4, (3, 30, 4), (30,))
@@ -143,7 +162,7 @@ def test_invariance_under_vmap():
 
     def gradient(block):
         def loss(z):
-            terms = {"others": w, "different": -w}
+            terms = {"others": w, "same": -w}
             return weighted_log_sum_exp(z, z, terms, labels=(labels, labels), block=block)
 
         return torch.func.vmap(torch.func.grad(loss))(x)
