@@ -67,7 +67,8 @@ class _Unit(torch.autograd.Function):
         u, inverse = ctx.saved_tensors
         # d u = (1 - u u^T) dz / |z|,  d (1 / |z|) = -u . dz / |z|^2
         along = torch.einsum("...d,...d->...", u, by_u)[..., None] + by_inverse * inverse
-        return torch.addcmul(by_u, u, along, value=-1) * inverse
+        by_z: Tensor = torch.addcmul(by_u, u, along, value=-1) * inverse
+        return by_z
 
 
 def absent(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -99,6 +100,45 @@ class Job:
     def keeps(self, epoch: int) -> bool:
         """Whether a checkpoint is taken before this epoch (after the last one: ``epoch == epochs``)."""
         return self.checkpoint_every is not None and epoch % self.checkpoint_every == 0
+
+
+def unique_names(methods: Sequence[Any]) -> list[str]:
+    """Names of the methods under comparison.
+
+    Raises:
+        ValueError: none, or a name twice.
+    """
+    names = [method.name for method in methods]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"need methods with unique names, got {names}")
+    return names
+
+
+def prepare(
+    model_factory: Callable[[], nn.Module],
+    data: Callable[[int], tuple[Tensor, Tensor]] | tuple[Tensor, Tensor],
+    seeds: Sequence[int],
+    optimiser: Optimiser,
+    epochs: int,
+    sampler: Sampler,
+    schedule: Callable[[float], float] | None,
+    device: str | torch.device,
+    checkpoint_every: int | None,
+    stop: bool = False,
+) -> Job:
+    """The job of a comparison, with the data of all seeds on its device.
+
+    Raises:
+        ValueError: no epochs or seeds, or what `gather` refuses.
+    """
+    if epochs < 1 or not seeds:
+        raise ValueError(f"need at least one epoch and one seed, got {epochs} and {list(seeds)}")
+    where = runtime.device(str(device))
+    x, y, labels = gather(data, seeds, where)
+    constant = schedule or (lambda share: 1.0)
+    return Job(
+        model_factory, tuple(seeds), optimiser, epochs, sampler, constant, where, stop, checkpoint_every, x, y, labels
+    )
 
 
 def gather(

@@ -105,7 +105,7 @@ class _Stack:
         x_runs = x.index_select(0, picked).view(len(rows), -1, *x.shape[1:])
         y_runs = y.index_select(0, picked).view(len(rows), -1, *y.shape[1:])
         grads, losses = vmap(of_one)(self.unflatten(rows), x_runs, y_runs, *fixed)
-        return torch.cat([grads[key].flatten(1) for key in self.shapes], dim=1), losses
+        return torch.cat([grads[key].reshape(len(rows), -1) for key in self.shapes], dim=1), losses
 
     def train(self, recorded: dict[tuple[torch.Size, ...], Function]) -> None:
         """Run all epochs."""

@@ -235,7 +235,7 @@ class _Stack:
             return grad_and_value(lambda parameters: total(parts_of(parameters)))(own)
 
         grads, losses = vmap(of_one)(self.unflatten(rows), *tensors)
-        return torch.cat([grads[key].flatten(1) for key in self.shapes], dim=1), losses
+        return torch.cat([grads[key].reshape(len(rows), -1) for key in self.shapes], dim=1), losses
 
     def _orders(self, batch: int, generators: Sequence[torch.Generator]) -> list[Tensor]:
         """For each domain the rows of an epoch, (steps, S, B)."""

@@ -19,7 +19,7 @@ from torch.func import functional_call
 
 from lib import runtime
 from lib.trainers import _loop, _stack
-from lib.trainers._job import GradientRule, Job, Method, Parameters, Runs, gather
+from lib.trainers._job import GradientRule, Method, Parameters, Runs, prepare, unique_names
 from lib.trainers.batches import Sampler, shuffled
 from lib.trainers.optimisers import SGD, Optimiser
 
@@ -132,28 +132,20 @@ def train_paired(
         NonFiniteLoss: a loss is not finite and `on_nonfinite` is "raise".
         ValueError: method names not unique, data of different shapes, no batch, or a network that cannot be stacked.
     """
-    names = [method.name for method in methods]
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"need methods with unique names, got {names}")
+    names = unique_names(methods)
     if on_nonfinite not in ("raise", "stop"):
         raise ValueError(f"on_nonfinite: 'raise' or 'stop', got {on_nonfinite!r}")
-    if epochs < 1 or not seeds:
-        raise ValueError(f"need at least one epoch and one seed, got {epochs} and {list(seeds)}")
-    where = runtime.device(str(device))
-    x, y, labels = gather(data, seeds, where)
-    job = Job(
-        model_factory=model_factory,
-        seeds=tuple(seeds),
-        optimiser=optimiser,
-        epochs=epochs,
-        sampler=sampler or shuffled(batch_size),
-        schedule=schedule or (lambda share: 1.0),
-        device=where,
-        stop=on_nonfinite == "stop",
-        checkpoint_every=checkpoint_every,
-        x=x,
-        y=y,
-        labels=labels,
+    job = prepare(
+        model_factory,
+        data,
+        seeds,
+        optimiser,
+        epochs,
+        sampler or shuffled(batch_size),
+        schedule,
+        device,
+        checkpoint_every,
+        on_nonfinite == "stop",
     )
     results: dict[str, Runs] = {}
     train = _stack.train if vectorised else _loop.train
@@ -167,7 +159,7 @@ def train_paired(
         checkpoints={name: results[name].checkpoints for name in names},
         diverged={name: results[name].diverged for name in names},
         _factory=model_factory,
-        _sample_ndim=x.ndim - 1,
+        _sample_ndim=job.x.ndim - 1,
     )
 
 

@@ -21,7 +21,7 @@ from torch import Generator, Tensor, nn
 from torch.func import functional_call
 
 from lib import runtime
-from lib.trainers._job import ORDER, Parameters, gather
+from lib.trainers._job import ORDER, Parameters, gather, unique_names
 from lib.trainers._view_stack import Snapshot, Stack, Step, ViewMethod, split_tensors
 from lib.trainers.batches import shuffled
 from lib.trainers.optimisers import Adam, Optimiser
@@ -127,9 +127,7 @@ def train_views(
         NonFiniteLoss: a loss is not finite.
         ValueError: method names not unique, no step or seed, data of different shapes, or running statistics.
     """
-    names = [method.name for method in methods]
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"need methods with unique names, got {names}")
+    names = unique_names(methods)
     if steps < 1 or not seeds:
         raise ValueError(f"need at least one step and one seed, got {steps} and {list(seeds)}")
     where = runtime.device(str(device))

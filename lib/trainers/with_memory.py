@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from lib import runtime
-from lib.trainers._job import Job, Parameters, gather
+from lib.trainers._job import Job, Parameters, prepare, unique_names
 from lib.trainers._trace import Function, record
 from lib.trainers.batches import Sampler, shuffled
 from lib.trainers.optimisers import SGD, Optimiser
@@ -130,26 +130,17 @@ def train_with_memory(
         NonFiniteLoss: a run's loss or last parameters are not finite.
         ValueError: names not unique, no epochs or seeds, data of different shapes, batch normalisation.
     """
-    names = [method.name for method in methods]
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"need methods with unique names, got {names}")
-    if epochs < 1 or not seeds:
-        raise ValueError(f"need at least one epoch and one seed, got {epochs} and {list(seeds)}")
-    where = runtime.device(str(device))
-    x, y, labels = gather(data, seeds, where)
-    job = Job(
-        model_factory=model_factory,
-        seeds=tuple(seeds),
-        optimiser=optimiser,
-        epochs=epochs,
-        sampler=sampler or shuffled(batch_size),
-        schedule=schedule or (lambda share: 1.0),
-        device=where,
-        stop=False,
-        checkpoint_every=checkpoint_every,
-        x=x,
-        y=y,
-        labels=labels,
+    names = unique_names(methods)
+    job = prepare(
+        model_factory,
+        data,
+        seeds,
+        optimiser,
+        epochs,
+        sampler or shuffled(batch_size),
+        schedule,
+        device,
+        checkpoint_every,
     )
     groups: dict[object, list[MemoryMethod]] = {}
     for method in methods:
@@ -168,7 +159,7 @@ def train_with_memory(
         },
         diverged={name: torch.full((len(job.seeds),), -1) for name in names},
         _factory=model_factory,
-        _sample_ndim=x.ndim - 1,
+        _sample_ndim=job.x.ndim - 1,
     )
     return MemoryTrained(
         trained,
@@ -246,7 +237,7 @@ class _Stack:
         x_runs = x.index_select(0, picked.flatten()).view(*picked.shape, *x.shape[1:])
         y_runs = y.index_select(0, picked.flatten()).view(*picked.shape, *y.shape[1:])
         grads, (losses, after) = vmap(of_one)(self.unflatten(rows), x_runs, y_runs, memory, *fixed)
-        return torch.cat([grads[key].flatten(1) for key in self.shapes], dim=1), losses, after.detach()
+        return torch.cat([grads[key].reshape(len(rows), -1) for key in self.shapes], dim=1), losses, after.detach()
 
     def train(self) -> None:
         """Run all epochs."""

@@ -476,3 +476,25 @@ def test_dtype_device_cuda_agrees_with_cpu():
         for name in ("ce", "focal"):
             torch.testing.assert_close(on[key].history[name], on["cpu", True].history[name], rtol=1e-7, atol=1e-7)
     assert not on["cuda", True].logits("ce", blobs()[0]).is_cuda
+
+
+class Tempered(nn.Module):
+    """A linear map with a parameter of shape ()."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.log_scale = nn.Linear(5, 3), nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        return self.linear(x) * self.log_scale.exp()
+
+
+def test_parameter_of_no_dimension():
+    stack, loop = (
+        train_paired(
+            lambda: Tempered().double(), [Method("ce", F.cross_entropy)], blobs, epochs=3, seeds=[0, 1], vectorised=v
+        )
+        for v in (True, False)
+    )
+    assert_same(stack, loop, 1e-10)
+    assert (stack.parameters["ce"]["log_scale"] != 0).all()
