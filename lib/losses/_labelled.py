@@ -9,6 +9,22 @@ from lib.losses._blockwise import Number
 from lib.losses._streaming import Which, weighted_log_sum_exp
 
 
+def positives(q: Tensor, k: Tensor, of_query: Tensor, of_key: Tensor, classes: int, own: bool) -> tuple[Tensor, Tensor]:
+    """Mean product of each query with its positives, (N,), and how many it has: no pair is looked at.
+
+    Args:
+        q: (N, d).
+        k: (M, d).
+        of_query: classes 0 .. classes - 1 of the queries, (N,).
+        of_key: of the keys, (M,).
+        classes: how many there are.
+        own: each query is one of the keys, and no positive of its own.
+    """
+    count = k.new_zeros(classes).index_add(0, of_key, k.new_ones(len(k)))[of_query] - int(own)
+    sums = k.new_zeros(classes, k.shape[1]).index_add(0, of_key, k)[of_query]
+    return (q * (sums - q if own else sums)).sum(1) / count.clamp(min=1), count
+
+
 def streamed_labelled(
     q: Tensor,
     k: Tensor,
@@ -35,14 +51,11 @@ def streamed_labelled(
     """
     values, where = torch.cat([query_labels, key_labels]).unique(return_inverse=True)  # type: ignore[no-untyped-call]
     of_query, of_key = where[: len(q)], where[len(q) :]
-    sizes = q.new_zeros(len(values)).index_add(0, of_key, k.new_ones(len(k)))
-    count = sizes[of_query] - int(own)
+    matched, count = positives(q, k, of_query, of_key, len(values), own)
     has = (count > 0).to(q.dtype)
     weight = has / has.sum().clamp(min=1)
     every: Which = "others" if own else "all"
     if mode == "out":
-        sums = k.new_zeros(len(values), k.shape[1]).index_add(0, of_key, k)[of_query]
-        matched = (q * (sums - q if own else sums)).sum(1) / count.clamp(min=1)
         total = weighted_log_sum_exp(q, k, {every: weight}, scale=scale, block=block)
         return total - (weight * matched).sum() * scale
     positive: Which = "same" if own else "matching"

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from lib.losses._blockwise import Number
+from lib.losses._labelled import positives
 from lib.losses._pair_decisions import softplus_sum
 from lib.losses._streaming import unit, weighted_log_sum_exp
 
@@ -89,15 +90,11 @@ def gathered_supcon_loss(
     dist.all_gather(labels_everywhere, y.contiguous(), group=group)
     values, place = torch.cat(labels_everywhere).unique(return_inverse=True)  # type: ignore[no-untyped-call]
     start = dist.get_rank(group) * len(z)
-    sizes = torch.bincount(place, minlength=len(values)).to(z.dtype)
-    anchors = (sizes[place] > 1).sum().clamp(min=1)
-    mine = place[start : start + len(z)]
-    count = sizes[mine] - 1
+    matched, count = positives(z, all_z, place[start : start + len(z)], place, len(values), own=True)
+    anchors = (torch.bincount(place)[place] > 1).sum().clamp(min=1)
     weight = (count > 0).to(z.dtype) / anchors
-    sums = all_z.new_zeros(len(values), all_z.shape[1]).index_add(0, place, all_z)[mine] - z
-    matched = (weight * (z * sums).sum(1) / count.clamp(min=1)).sum() / temperature
     total = weighted_log_sum_exp(z, all_z, {"others": weight}, scale=1 / temperature, offset=start, block=block_size)
-    return _whole(total - matched, group) * (temperature / base_temperature)
+    return _whole(total - (weight * matched).sum() / temperature, group) * (temperature / base_temperature)
 
 
 def gathered_clip_loss(x: Tensor, y: Tensor, scale: Number, block_size: int | None = None, group: Any = None) -> Tensor:
