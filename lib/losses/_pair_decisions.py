@@ -78,6 +78,6 @@ def softplus_sum(x: Tensor, y: Tensor, scale: Number, bias: Number, block: int |
         return softplus((x * factor) @ y.T + shift, threshold=CUT).sum()
     with_gradient = torch.is_grad_enabled() and any(z.requires_grad for z in (x, y, factor, shift))
     total: Tensor = _SoftplusSum.apply(  # type: ignore[no-untyped-call]
-        x, y, factor, shift, block or block_rows(len(y)), with_gradient
+        x, y, factor, shift, block or block_rows(len(y), x.device), with_gradient
     )[0]
     return total

@@ -34,8 +34,13 @@ TINY = 1e-24
 """Smallest squared length that is scaled to 1.  (`normalize` writes in place, which keeps recorded steps slow.)"""
 
 
-def block_rows(columns: int) -> int:
-    """Anchors at once: a block of similarities stays in the cache (measured on CPUs)."""
+def block_rows(columns: int, device: torch.device | None = None) -> int:
+    """Anchors at once: on a CPU a block of similarities stays in the cache (measured).
+
+    On a GPU, where a step costs its launch whatever its size, a block has up to 2^25 similarities (128 MB).
+    """
+    if device is not None and device.type == "cuda":
+        return max(128, min(4096, 2**25 // max(1, columns)))
     return max(32, min(128, 2**21 // max(1, columns)))
 
 
@@ -120,7 +125,7 @@ def streamed_rows(
 ) -> Tensor:
     """Log-sum-exp of each row, (N,), without a gradient; arguments as in `weighted_log_sum_exp`."""
     found = [x.new_zeros(0)]
-    for start in range(0, len(x), step := block or block_rows(len(y))):
+    for start in range(0, len(x), step := block or block_rows(len(y), x.device)):
         rows = x[start : start + step] * scale
         _, total, top = _exponentials(_remove(rows @ y.T, which, start, labels, 0))
         found.append((top + total.log()).squeeze(1))
@@ -131,7 +136,7 @@ def streamed_rows(
 def streamed_columns(x: Tensor, y: Tensor, scale: Number, block: int | None = None) -> Tensor:
     """Log-sum-exp of each column, (M,), over all rows, as they stream by."""
     top, total = y.new_full((len(y),), -FAR), y.new_zeros(len(y))
-    for start in range(0, len(x), step := block or block_rows(len(y))):
+    for start in range(0, len(x), step := block or block_rows(len(y), x.device)):
         s = (x[start : start + step] * scale) @ y.T
         higher = torch.maximum(top, s.amax(0))
         e = s.sub_(higher).clamp_(min=floor(s.dtype)).exp_()
@@ -245,7 +250,7 @@ def weighted_log_sum_exp(
             sums.append(torch.dot(columns, s.logsumexp(0)))
         return torch.stack(sums).sum() if len(sums) > 1 else sums[0]
     with_gradient = torch.is_grad_enabled() and any(z.requires_grad for z in (x, y, factor))
-    steps = block or block_rows(len(y))
+    steps = block or block_rows(len(y), x.device)
     value: Tensor = _WeightedLogSumExp.apply(  # type: ignore[no-untyped-call]
         x,
         None if y is x else y,
