@@ -48,6 +48,7 @@ def generated() -> dict[Path, str]:
         "book/_generated/claims.md": f"{evidence.in_words(found)}\n\n" + markup.raw(tables.claims(found)),
         "book/_generated/data.md": sets.page(data_sets(), found),
         "book/_generated/large_batches.md": large_batches.page(),
+        "book/_generated/gradcache.md": large_batches.cached(),
         "book/api/index.md": reference.index(list(pages)),
     }
     texts |= {f"{name}.md": text for name, text in pages.items()}

@@ -26,3 +26,12 @@ def test_ratios_belong_to_one_run():
                 abs(row["times_ours"] - row["seconds"] / found[loss, size, "ours"]["seconds"])
                 < 1e-4 * row["times_ours"]
             )
+
+
+def test_gradcache_table_shows_every_measurement():
+    rows = json.loads(large_batches.source("gradcache").read_text())["rows"]
+    text = large_batches.cached()
+    assert rows
+    for row in rows:
+        assert f"{row['pairs']:,}" in text
+        assert ("more than 10 GB" if row["seconds"] is None else f"{row['memory_mb']:,.0f} MB") in text
