@@ -1,7 +1,7 @@
 """The page on large batches: tables and figures of the benchmarks `contrastive` and `gradcache`.
 
-``python tests/benchmarks/collect.py contrastive gradcache`` measures; ``python -m lib.run.large_batches`` then keeps the
-numbers (`data/benchmarks`) and draws the figures; tables and sentences are generated from the numbers by a sync.
+``python tests/benchmarks/collect.py contrastive gradcache`` measures; ``python -m lib.run.large_batches`` then keeps
+the numbers (`data/benchmarks`) and draws the figures; tables and sentences are generated from the numbers by a sync.
 """
 
 from __future__ import annotations
