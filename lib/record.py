@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lib import catalogue, claims
+from lib import catalogue, claims, runtime
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,6 +116,7 @@ class Report:
             "profile": self.profile,
             "metrics": self.metrics,
             "claims": {name: verdict.as_dict() for name, verdict in self.verdicts.items()},
+            "data": runtime.data_read(),
         }
 
     def finish(self) -> Report:

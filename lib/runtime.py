@@ -36,6 +36,20 @@ class NonFiniteLoss(RuntimeError):
         super().__init__(f"{who}: loss not finite at step {step}; last finite losses: {before}")
 
 
+_DATA_READ: list[str] = []
+
+
+def note_data(name: str) -> None:
+    """Remembers that a data set was read in this process, so that records can name their data."""
+    if name not in _DATA_READ:
+        _DATA_READ.append(name)
+
+
+def data_read() -> list[str]:
+    """Names of the data sets read so far (those of `data/sources.yaml`), sorted."""
+    return sorted(_DATA_READ)
+
+
 def device(name: str = "auto") -> torch.device:
     """The device to compute on.
 

@@ -28,10 +28,10 @@ from .scene_relations import POSITIONS as POSITIONS, RELATIONS as RELATIONS, pla
 from .scene_sampling import sample_factors as sample_factors, split_base_novel as split_base_novel
 from .scene_text import Caption as Caption, LEXICON as LEXICON, TEMPLATES as TEMPLATES, VOCABULARY as VOCABULARY, captions as captions, captions_hold as captions_hold, edit_captions as edit_captions, encode_captions as encode_captions
 from .scenes import Scenes as Scenes, contact_sheet as contact_sheet, mask_boxes as mask_boxes, paint as paint, pixel_map as pixel_map, presence as presence, redraw as redraw, videos as videos
-from .sets import DataFile as DataFile, DataSet as DataSet, SourcesError as SourcesError, data_sets as data_sets, find_file as find_file, find_set as find_set
+from .sets import DamagedFile as DamagedFile, DataFile as DataFile, DataSet as DataSet, DataUnavailable as DataUnavailable, SourcesError as SourcesError, cache_folder as cache_folder, data_sets as data_sets, find_file as find_file, find_set as find_set
 from .tables import REGRESSION_TABLES as REGRESSION_TABLES, TABLES as TABLES, table as table
 from .teacher_student import Committee as Committee, Overlaps as Overlaps, erf_generalisation_error as erf_generalisation_error, hermite as hermite, overlaps as overlaps, random_committee as random_committee
 from .text import CLS as CLS, MASK as MASK, PAD as PAD, SPECIAL as SPECIAL, UNK as UNK, Vocabulary as Vocabulary, sentences as sentences, words as words
 from .translation import BLUE_TONES as BLUE_TONES, RED_TONES as RED_TONES, Translation as Translation, ambiguous_shapes as ambiguous_shapes, colourisation as colourisation, edge_map as edge_map
 from .transport import TransportProblem as TransportProblem, grid_cost as grid_cost, image_transport as image_transport, mixture_transport as mixture_transport, random_transport as random_transport
-from .vision import DamagedFile as DamagedFile, DataUnavailable as DataUnavailable, cache_folder as cache_folder, image_split as image_split, vision_dataset as vision_dataset
+from .vision import image_split as image_split, vision_dataset as vision_dataset

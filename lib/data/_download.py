@@ -19,13 +19,20 @@ from pathlib import Path
 from typing import IO
 
 from lib import runtime
-from lib.data.vision import DamagedFile, DataUnavailable
 
 CHUNK = 1 << 18
 TIMEOUT = 30
 """Seconds without a word from the server."""
 TRIES = 3
 """Attempts at one address, as long as each brings something."""
+
+
+class DataUnavailable(RuntimeError):
+    """Files that are neither on this machine nor to be had; the text says which, and where to put them."""
+
+
+class DamagedFile(RuntimeError):
+    """What was fetched has not the published hash; it is not kept, and no other file is touched."""
 
 
 class NoRoom(DataUnavailable):

@@ -1,30 +1,24 @@
 """BCCD, blood cells under a microscope with a box around each (Shenggan/BCCD_Dataset, MIT licence).
 
 364 pictures with 4,155 red cells, 372 white cells and 361 platelets, in the official parts.  The copy in use is scaled
-to 320 x 240 pixels; it is `bccd/bccd_320.zip` in the folder named by `COMPANION_DATA`, or in the cache, and counts only
-with its SHA-256.  There is no address to download it from.
+to 320 x 240 pixels; there is no address to download it from.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
-import os
 import xml.etree.ElementTree as ET
 import zipfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lib.data.vision import DamagedFile, DataUnavailable, cache_folder
+from lib.data.sets import find_file
 
 __all__ = ["BloodCells", "blood_cells"]
 
-FILE = Path("bccd/bccd_320.zip")
-SHA256 = "ad7cad07e95d6a20e81e664c1f7198357ac83467d1a60de5b7da153576de8b1a"
 KINDS = ("RBC", "WBC", "Platelets")
 
 
@@ -49,17 +43,6 @@ class BloodCells:
         return self.images[rows], torch.cat(found) if found else torch.empty(0, 4)
 
 
-def _archive() -> Path:
-    mirror = os.environ.get("COMPANION_DATA")
-    folders = [Path(folder) for folder in (mirror, cache_folder()) if folder]
-    for path in (folder / FILE for folder in folders):
-        if path.exists():
-            if hashlib.sha256(path.read_bytes()).hexdigest() != SHA256:
-                raise DamagedFile(f"{path} is damaged: its SHA-256 is not {SHA256}; replace it")
-            return path
-    raise DataUnavailable(f"BCCD: {FILE.as_posix()} is in none of {', '.join(map(str, folders))}; see COMPANION_DATA")
-
-
 def blood_cells(split: str = "train", size: int = 64) -> BloodCells:
     """One official part, scaled to square pictures.
 
@@ -70,14 +53,13 @@ def blood_cells(split: str = "train", size: int = 64) -> BloodCells:
     Raises:
         ValueError: unknown part.
         DataUnavailable: the archive is not on this machine.
-        DamagedFile: its sum is wrong.
     """
     from PIL import Image
 
     if split not in ("train", "val", "test"):
         raise ValueError(f"split {split!r}: one of train, val, test")
     images, boxes, labels = [], [], []
-    with zipfile.ZipFile(_archive()) as archive:
+    with zipfile.ZipFile(find_file("blood-cells", "bccd_320.zip")) as archive:
         for name in archive.read(f"BCCD/ImageSets/Main/{split}.txt").decode().split():
             with Image.open(io.BytesIO(archive.read(f"BCCD/JPEGImages/{name}.jpg"))) as picture:
                 width, height = picture.size

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lib import runtime
+
 __all__ = ["Part", "Split", "digits", "stratified"]
 
 
@@ -78,6 +80,7 @@ def stratified(y: NDArray[np.int64] | Tensor, sizes: Sequence[float], seed: int)
 def _digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     from sklearn.datasets import load_digits
 
+    runtime.note_data("digits")
     bunch = load_digits()
     return bunch.data.astype(np.float32), bunch.target.astype(np.int64)
 

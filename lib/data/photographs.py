@@ -34,6 +34,7 @@ def photograph(name: str) -> Tensor:
         from skimage import data
     except ImportError as error:
         raise ImportError("photographs come with scikit-image: pip install 'paper-companions[photographs]'") from error
+    runtime.note_data("photographs")
     pixels = np.asarray(getattr(data, name)(), dtype=np.float32) / 255
     found = torch.from_numpy(pixels)
     return found.movedim(-1, 0).contiguous() if found.ndim == 3 else found[None]

@@ -17,11 +17,20 @@ from typing import Any
 
 import yaml
 
-from lib import catalogue
-from lib.data._download import download, fault
-from lib.data.vision import DataUnavailable, cache_folder
+from lib import catalogue, runtime
+from lib.data._download import DamagedFile, DataUnavailable, download, fault
 
-__all__ = ["DataFile", "DataSet", "SourcesError", "data_sets", "find_file", "find_set"]
+__all__ = [
+    "DamagedFile",
+    "DataFile",
+    "DataSet",
+    "DataUnavailable",
+    "SourcesError",
+    "cache_folder",
+    "data_sets",
+    "find_file",
+    "find_set",
+]
 
 _TEXT = {"type": "string", "minLength": 1}
 _HEX = {"sha256": 64, "md5": 32}
@@ -67,6 +76,14 @@ ALTERNATIVES = {
 
 class SourcesError(catalogue.CatalogueError):
     """`data/sources.yaml` is not as it should be, or has no such set; names file, field and line."""
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: `COMPANION_CACHE`, else the user's cache folder."""
+    import platformdirs
+
+    named = os.environ.get("COMPANION_CACHE")
+    return Path(named) if named else platformdirs.user_cache_path("paper-companions", appauthor=False) / "data"
 
 
 @dataclass(frozen=True)
@@ -183,7 +200,7 @@ class DataSet:
 
 
 def find_file(name: str, file: str, download: bool = True) -> Path:
-    """Path of one file of a set: what a loader calls.
+    """Path of one file of a set, or of one that stands in for it: what a loader calls.
 
     Args:
         name: of the set in `data/sources.yaml`.
@@ -198,12 +215,16 @@ def find_file(name: str, file: str, download: bool = True) -> Path:
     files = find_set(name).files
     if file not in files:
         raise SourcesError(f"{name} has no file {file!r}: {', '.join(files) or 'it is bundled'}")
-    if download:
-        return files[file].get()
-    path = files[file].find()
-    if path is None:
-        raise DataUnavailable(f"{name}: {file} is in none of {', '.join(map(str, files[file].places()))}")
-    return path
+    runtime.note_data(name)
+    alternatives = [files[file], *(other for other in files.values() if other.same_as == file)]
+    path = next((found for found in map(DataFile.find, alternatives) if found is not None), None)
+    if path is not None:
+        return path
+    if not download:
+        raise DataUnavailable(
+            f"{name}: {file} is in none of {', '.join(map(str, files[file].places()))}, and may not be downloaded"
+        )
+    return files[file].get()
 
 
 def find_set(name: str) -> DataSet:

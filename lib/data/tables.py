@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lib import runtime
 from lib.data.offline import Part, Split, stratified
 
 __all__ = ["REGRESSION_TABLES", "TABLES", "table"]
@@ -68,11 +69,13 @@ def _read(name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     if name == "fair":
         from importlib.resources import files
 
+        runtime.note_data(name)
         # Read as text: importing the package's own loader would take a second.
         lines = (files("statsmodels") / "datasets" / "fair" / "fair.csv").read_text(encoding="utf-8").splitlines()
         values = np.array([line.split(",") for line in lines[1:]], dtype=np.float64)
         return values[:, :-1], (values[:, -1] > 0).astype(np.float64)
     from sklearn import datasets
 
+    runtime.note_data(name.replace("_", "-"))
     bunch = getattr(datasets, f"load_{name}")()
     return bunch.data.astype(np.float64), bunch.target.astype(np.float64)

@@ -61,8 +61,7 @@ def get(
 
     Examples: `data get mnist omniglot`, `data get --all`
     """
-    from lib.data.sets import data_sets
-    from lib.data.vision import DamagedFile, DataUnavailable
+    from lib.data.sets import DamagedFile, DataUnavailable, data_sets
     from lib.run.pages.evidence import number
 
     if every == bool(names):

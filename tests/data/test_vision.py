@@ -1,11 +1,9 @@
-"""Image sets: from the mirror or the cache, refused where damaged, told apart from missing, downloaded whole or not."""
+"""Image sets in MNIST's format: read as they are, as torchvision reads them; faults of files: see `test_sets`."""
 
 import gzip
-import hashlib
 import os
 import shutil
 import struct
-import urllib.error
 from pathlib import Path
 
 import numpy as np
@@ -23,16 +21,11 @@ needs_data = pytest.mark.skipif(not (MIRROR / PLACE).exists(), reason="no MNIST 
 
 
 @pytest.fixture(autouse=True)
-def apart(monkeypatch, tmp_path):
+def apart(monkeypatch, tmp_path, no_network):
     """No mirror, an empty cache, no network."""
     monkeypatch.delenv("COMPANION_DATA", raising=False)
     monkeypatch.setenv("COMPANION_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(vision.urllib.request, "urlopen", unreachable)
     vision._read.cache_clear()
-
-
-def unreachable(url, timeout):
-    raise urllib.error.URLError("no network")
 
 
 def idx(array):
@@ -51,13 +44,9 @@ def small_mnist():
 
 
 @pytest.fixture
-def published(monkeypatch):
-    """torchvision's table with the MD5 sums of a small MNIST."""
-    files = small_mnist()
-    table = [(name, hashlib.md5(content).hexdigest()) for name, content in files.items()]
-    monkeypatch.setattr(torchvision().datasets.MNIST, "resources", table)
-    monkeypatch.setattr(torchvision().datasets.MNIST, "mirrors", ["https://first.example/", "https://second.example/"])
-    return files
+def published(registered):
+    """The register with the hashes of a small MNIST."""
+    return registered("mnist", small_mnist())
 
 
 def store(folder, files):
@@ -84,23 +73,12 @@ def test_mirror_is_looked_at_first(published, tmp_path, monkeypatch):
     assert len(vision_dataset("mnist")) == 40
 
 
-@pytest.mark.parametrize("harm", ["truncated", "changed"])
-@pytest.mark.parametrize("where", ["mirror", "cache"])
-def test_damaged_file_is_refused_and_the_good_one_stays(published, tmp_path, monkeypatch, where, harm):
+def test_damaged_file_in_the_mirror_is_passed_over(published, tmp_path, monkeypatch):
     name = "train-images-idx3-ubyte.gz"
-    content = published[name]
-    bad = content[:-7] if harm == "truncated" else content[:200] + bytes([content[200] ^ 1]) + content[201:]
-    folder = store(tmp_path / where, {**published, name: bad})
+    store(tmp_path / "mirror", {**published, name: published[name][:-7]})
+    store(tmp_path / "cache", published)
     monkeypatch.setenv("COMPANION_DATA", str(tmp_path / "mirror"))
-    if where == "mirror":
-        store(tmp_path / "cache", published)
-    with pytest.raises(DamagedFile) as caught:
-        vision_dataset("mnist")
-    assert str(folder / PLACE / name) in str(caught.value)
-    assert hashlib.md5(content).hexdigest() in str(caught.value)
-    if where == "mirror":
-        assert (tmp_path / "cache" / PLACE / name).read_bytes() == content
-        monkeypatch.delenv("COMPANION_DATA")
+    with pytest.warns(UserWarning, match=f"{name} is damaged"):
         assert len(vision_dataset("mnist")) == 40
 
 
@@ -109,80 +87,9 @@ def test_missing_says_what_to_put_where(published, tmp_path, download):
     with pytest.raises(DataUnavailable) as caught:
         vision_dataset("mnist", download=download)
     text = str(caught.value)
-    assert all(name in text for name in published)
+    assert "train-images-idx3-ubyte.gz" in text
     assert str(tmp_path / "cache" / PLACE) in text
-    assert "COMPANION_DATA" in text
-    assert "MNIST/raw/" in text
-    assert ("no network" in text) == download
-    assert ("https://second.example/" in text) == download
-
-
-def serve(monkeypatch, contents, calls):
-    """`urlopen` that answers from a table; what is not in it is unreachable."""
-
-    def urlopen(url, timeout):
-        calls.append(url)
-        if url not in contents:
-            raise urllib.error.URLError("no network")
-        path = Path(contents[url])
-        return path.open("rb")
-
-    monkeypatch.setattr(vision.urllib.request, "urlopen", urlopen)
-
-
-def test_download_falls_back_to_the_second_address_and_is_kept(published, tmp_path, monkeypatch):
-    source, calls = store(tmp_path / "source", published) / PLACE, []
-    serve(monkeypatch, {f"https://second.example/{name}": source / name for name in published}, calls)
-    assert len(vision_dataset("mnist")) == 40
-    assert calls[0].startswith("https://first.example/")
-    assert sorted(path.name for path in (tmp_path / "cache" / PLACE).iterdir()) == [
-        "train-images-idx3-ubyte.gz",
-        "train-labels-idx1-ubyte.gz",
-    ]
-    calls.clear()
-    vision._read.cache_clear()
-    assert len(vision_dataset("mnist")) == 40
-    assert not calls
-
-
-def test_damaged_download_is_refused_and_leaves_nothing(published, tmp_path, monkeypatch):
-    bad = {name: content[:-1] for name, content in published.items()}
-    source = store(tmp_path / "source", bad) / PLACE
-    serve(monkeypatch, {f"https://first.example/{name}": source / name for name in published}, [])
-    with pytest.raises(DamagedFile, match=r"downloaded from https://first\.example/train-images"):
-        vision_dataset("mnist")
-    assert not list((tmp_path / "cache" / PLACE).iterdir())
-
-
-def test_killed_before_the_end_leaves_no_file_of_that_name(published, tmp_path, monkeypatch):
-    source = store(tmp_path / "source", published) / PLACE
-    serve(monkeypatch, {f"https://first.example/{name}": source / name for name in published}, [])
-
-    def killed(*args):
-        raise KeyboardInterrupt
-
-    for step in ("shutil.copyfileobj", "Path.replace"):
-        with monkeypatch.context() as patch:
-            patch.setattr(f"lib.data.vision.{step}", killed)
-            with pytest.raises(KeyboardInterrupt):
-                vision_dataset("mnist")
-        assert not (tmp_path / "cache" / PLACE / "train-images-idx3-ubyte.gz").exists()
-
-
-def test_broken_connection_and_full_disk_leave_nothing(published, tmp_path, monkeypatch):
-    source = store(tmp_path / "source", published) / PLACE
-    serve(monkeypatch, {f"https://first.example/{name}": source / name for name in published}, [])
-
-    def full(stream, target):
-        target.write(stream.read(100))
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(vision.shutil, "copyfileobj", full)
-        with pytest.raises(DataUnavailable, match="No space left on device"):
-            vision_dataset("mnist")
-    assert not list((tmp_path / "cache" / PLACE).iterdir())
-    assert len(vision_dataset("mnist")) == 40
+    assert ("COMPANION_DATA" in text) == download
 
 
 def test_degenerate_arguments_and_content(published, tmp_path):
