@@ -37,13 +37,16 @@ def run(
         list[Path] | None, typer.Option(help="JSON file of parameter values; -p wins over it.", show_default=False)
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Do nothing if the folder holds this very run.")] = False,
+    halve_batch: Annotated[
+        bool, typer.Option("--halve-batch", help="Where a GPU's memory is too small, again with half the batch.")
+    ] = False,
 ) -> None:
     """Execute one chapter with chosen parameters and print its verdicts.
 
     Examples: `run circle-loss -p margin=0.25 -p gamma=128`, `run sam --profile full --device cuda --out results/sam`
     """
     from lib.run import parameters, show, single
-    from lib.run.kernel import ChapterFailed
+    from lib.run.kernel import ChapterFailed, OutOfMemory
     from lib.run.progress import Board
 
     plan = single.plan(
@@ -55,14 +58,27 @@ def run(
     )
     if record:
         single.refuse_publishing(plan)
-    folder = (out or plan.folder).resolve()
+        if halve_batch:
+            raise fail("--record keeps a profile as it is registered, and --halve-batch may change it")
     try:
-        with Board(1) as board:
-            found = single.run(plan, folder, html=html, again=not once, board=board)
+        while True:
+            folder = (out or plan.folder).resolve()
+            try:
+                with Board(1) as board:
+                    found = single.run(plan, folder, html=html, again=not once, board=board)
+                break
+            except OutOfMemory:
+                smaller = single.halved(plan) if halve_batch else None
+                if smaller is None:
+                    raise
+                plan = smaller
+                typer.echo(f"out of memory; again with {single.sizes(plan)}", err=True)
         if record:
             typer.echo(f"record: {single.publish(plan, folder)}")
     except ChapterFailed as error:
         typer.echo(str(error), err=True)
+        if isinstance(error, OutOfMemory):
+            typer.echo(single.advice(plan), err=True)
         kept = folder / f"{slug}.failed.ipynb"
         raise fail(f"{slug} failed" + (f"; the executed part is in {kept}" if kept.exists() else ""), 1) from error
     except OSError as error:

@@ -40,6 +40,10 @@ class ChapterFailed(RuntimeError):
     """A chapter did not run to its end; the text is its traceback, or what else went wrong."""
 
 
+class OutOfMemory(ChapterFailed):
+    """The accelerator's memory was too small for a chapter."""
+
+
 @dataclass(frozen=True)
 class Played:
     """An executed notebook and what it cost (peak memory: of the kernel's own process)."""
@@ -147,6 +151,7 @@ def play(
         observer: told after each code cell.
 
     Raises:
+        OutOfMemory: a cell found the accelerator's memory full.
         ChapterFailed: a cell raised, or the kernel did not start or died.
         OSError: `keep` cannot be written.
     """
@@ -167,7 +172,8 @@ def play(
             cost=cost,
         )
     except PapermillExecutionError as error:
-        raise ChapterFailed(_ANSI.sub("", str(error)).strip()) from error
+        full = error.ename == "OutOfMemoryError" or "CUDA out of memory" in str(error.evalue)
+        raise (OutOfMemory if full else ChapterFailed)(_ANSI.sub("", str(error)).strip()) from error
     except DeadKernelError as error:
         raise ChapterFailed(
             f"the kernel died after {cost['peak_memory_mb']:.0f} MB (out of memory?): {error}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from lib.run.files import checkout_lock, lock, write_atomically
 from lib.run.progress import Board
 
 RECORD = "record.json"
+LARGE = ("batch", "size", "images", "pairs", "samples", "seeds", "width")
+"""What the names of parameters contain that memory grows with."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,41 @@ def plan(
     return Plan(paper, notebook, merged, chosen, profile, settled, freshness.digest(paper, notebook))
 
 
+def sizes(plan: Plan) -> dict[str, int]:
+    """The parameters that the memory of a run grows with, batch sizes first, and their values in this run."""
+    values = {
+        name: plan.values.get(name, one.default)
+        for name, one in parameters.of(plan.notebook).items()
+        if one.type == "int" and any(word in name for word in LARGE)
+    }
+    return dict(sorted(values.items(), key=lambda item: "batch" not in item[0]))
+
+
+def halved(plan: Plan) -> Plan | None:
+    """The same run with half of each batch size, rounded up; None where there is none above 1.
+
+    Raises:
+        parameters.ParameterError: the chapter does not allow so small a batch.
+    """
+    smaller = {name: (size + 1) // 2 for name, size in sizes(plan).items() if "batch" in name and size > 1}
+    if not smaller:
+        return None
+    declared = parameters.of(plan.notebook)
+    values = parameters.resolve(declared, plan.values, smaller)
+    chosen = tuple(dict.fromkeys([*plan.chosen, *smaller]))
+    return replace(plan, values=values, chosen=chosen)
+
+
+def advice(plan: Plan) -> str:
+    """What to lower after a run that did not fit into the accelerator's memory."""
+    named = ", ".join(f"{name} ({size})" for name, size in sizes(plan).items())
+    batch = next((name for name in sizes(plan) if "batch" in name), None)
+    text = f"the memory of the device was too small; lower {named or 'the size of the experiment'}"
+    if batch is None:
+        return text
+    return f"{text}, e.g. -p {batch}={(sizes(plan)[batch] + 1) // 2}; --halve-batch does it by itself"
+
+
 def settle_device(name: str) -> str:
     """cpu or cuda for auto, cpu or cuda.
 
@@ -128,6 +165,7 @@ def run(plan: Plan, folder: Path, *, html: bool = True, again: bool = True, boar
         board: shows the progress.
 
     Raises:
+        kernel.OutOfMemory: the accelerator's memory was too small (see `advice` and `halved`).
         kernel.ChapterFailed: with the traceback; the executed part is in `<slug>.failed.ipynb`.
         OSError: a file cannot be written.
     """

@@ -5,6 +5,8 @@ import json
 import signal
 import time
 
+from small_checkout import PARAMETERS
+
 HOSTILE = "__import__('os').system('touch hacked')\n\"; raise SystemExit #'''\"\"\" \\n \\ {0} {gain} $HOME `ls`"
 HOSTILE += " %s ünï — 猫 🐈"
 COUNT = """
@@ -124,3 +126,34 @@ def test_sweep_ends_with_table_metrics_and_plot(checkout, tmp_path):
     assert "2 done before, 0 to go" in again
     checkout.call("sweep", "first-paper", "-p", "gain=1,2.5,3", *sweep[4:], "--device", "cpu", STARTED=str(started))
     assert len(started.read_text().splitlines()) == 3, "a larger grid executes only its new points"
+
+
+FULL = """
+import torch
+if {name} > 6:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+"""
+BATCH = PARAMETERS.replace("steps: int", "batch_size: int = 20  # samples at once; in [1, 64]\nsteps: int")
+
+
+def test_a_full_device_names_what_to_lower(checkout):
+    checkout.add("first-paper", FULL.format(name="batch_size"), parameters=BATCH)
+    text = checkout.call("run", "first-paper", "--no-html", code=1)
+    assert "lower batch_size (20), e.g. -p batch_size=10; --halve-batch does it by itself" in text
+    assert "first-paper failed" in text
+
+
+def test_a_batch_is_halved_only_when_asked(checkout):
+    checkout.add("first-paper", FULL.format(name="batch_size"), parameters=BATCH)
+    text = checkout.call("run", "first-paper", "--no-html", "--halve-batch", "--out", "out")
+    assert "again with {'batch_size': 10}" in text
+    assert "again with {'batch_size': 5}" in text
+    assert json.loads((checkout.root / "out" / "record.json").read_text())["parameters"]["batch_size"] == 5
+    refused = checkout.call("run", "first-paper", "--profile", "full", "--record", "--halve-batch", code=2)
+    assert "--record keeps a profile as it is registered" in refused
+
+
+def test_a_full_device_without_a_batch(checkout):
+    checkout.add("first-paper", FULL.format(name="steps * 3"))
+    text = checkout.call("run", "first-paper", "--no-html", "--halve-batch", code=1)
+    assert "lower the size of the experiment" in text
