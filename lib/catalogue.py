@@ -89,6 +89,15 @@ SCHEMA: dict[str, Any] = {
         "beyond_scale": _TEXT,
         "profiles": {"type": "object", "additionalProperties": {"type": "object"}},
         "deviations": {"type": "array", "items": _TEXT},
+        "reported": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["what", "value", "data", "setup", "source"],
+                "properties": dict.fromkeys(("what", "value", "data", "setup", "source"), _TEXT),
+            },
+        },
         "amendments": {
             "type": "array",
             "items": {
@@ -173,6 +182,7 @@ class Paper:
     beyond_scale: str
     profiles: Mapping[str, Mapping[str, Any]]
     deviations: tuple[str, ...]
+    reported: tuple[Mapping[str, str], ...]
     amendments: tuple[Mapping[str, Any], ...]
 
     @property
@@ -302,6 +312,7 @@ def _paper(row: dict[str, Any]) -> Paper:
         tags=tuple(row.pop("tags")),
         profiles=row.pop("profiles", {}),
         deviations=tuple(row.pop("deviations", [])),
+        reported=tuple(row.pop("reported", [])),
         **row,
     )
 

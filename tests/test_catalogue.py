@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import shutil
 from pathlib import Path
@@ -165,3 +166,16 @@ def test_dump_is_stable() -> None:
     for path in list(catalogue.folder().glob("*/*.yaml"))[:20]:
         row = yaml.safe_load(path.read_text())
         assert yaml.safe_load(catalogue.dump(row)) == row
+
+
+def test_reported_numbers_are_shown_with_their_setting():
+    """A paper's own numbers stand beside ours, marked as such."""
+    from lib.run.pages import chapter, evidence
+
+    shown = [paper for paper in catalogue.load().values() if paper.reported]
+    assert shown
+    for paper in shown:
+        text = chapter.registered(evidence.of(paper.slug))
+        assert "Reported in the paper, not measured here" in text
+        for one in paper.reported:
+            assert all(html.escape(one[field]) in text for field in ("what", "value", "data", "setup", "source"))

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lib import catalogue
+from lib.data.sets import data_sets
 from lib.run import notebook as nb
 from lib.run import parameters
 from lib.run.pages.evidence import Evidence
@@ -59,6 +60,7 @@ def registered(each: Evidence) -> str:
         ),
         _parameters(paper),
         _profiles(each),
+        _reported(paper),
         _sentences("Deviations from the registered experiment, fixed before its first run", paper.deviations),
         _amendments(paper),
     ]
@@ -117,12 +119,39 @@ def _profiles(each: Evidence) -> str:
     """Verdicts of every recorded profile side by side, where there is more than the default."""
     if len(each.records) < 2:
         return ""
-    header = ["Claim", *(f"{escape(name)}<br>{cost(one['run'])}" for name, one in each.records.items())]
+    header = ["Claim", *(f"{escape(name)}{_data(one)}<br>{cost(one['run'])}" for name, one in each.records.items())]
     rows: list[list[Cell]] = []
     for claim in each.paper.claims:
         judged = [_judged(one["claims"].get(claim.id)) for one in each.records.values()]
         rows.append([f"<strong>{escape(claim.id)}</strong>", *judged])
     return _heading("The same claims under other profiles") + table("companion-table", header, rows)
+
+
+def _data(record: Mapping[str, Any]) -> str:
+    """The sets that a run has read, each with a note if it is a part of what was published."""
+    known = data_sets()
+    named = [
+        link(f"../../book/data.html#{name}", escape(known[name].title)) + (" (a subset)" if known[name].subset else "")
+        for name in record.get("data", [])
+        if name in known
+    ]
+    return f"<br>on {', '.join(named)}" if named else ""
+
+
+def _reported(paper: catalogue.Paper) -> str:
+    """The paper's own numbers on the same data, and what was different there."""
+    if not paper.reported:
+        return ""
+    rows: list[list[Cell]] = [
+        [escape(one["what"]), f"<strong>{escape(one['value'])}</strong>", *(escape(one[k]) for k in ("data", "setup"))]
+        for one in paper.reported
+    ]
+    source = "; ".join(dict.fromkeys(escape(one["source"]) for one in paper.reported))
+    return (
+        _heading("Reported in the paper, not measured here")
+        + table("companion-table", ["What", "The paper's number", "On", "What was different there"], rows)
+        + paragraph(f"Source: {source}.")
+    )
 
 
 def _judged(entry: Mapping[str, Any] | None) -> str:

@@ -77,11 +77,18 @@ def uses(
         for each in known.values():
             own = called & set(each.loaders)
             using = [
-                profile
-                for profile, values in profiles.items()
-                if {each.name, f"{each.name}-small"} & {value for value in values.values() if isinstance(value, str)}
+                profile for profile, values in profiles.items() if {each.name, f"{each.name}-small"} & _texts(values)
             ]
-            named = using or any(re.search(rf"(?<![\w-]){each.name}(?![\w-])", text) for text in code)
+            name = each.name.replace("-", "[-_]")
+            named = using or any(re.search(rf"(?<![\w-]){name}(?![\w-])", text) for text in code)
+                re.search(rf"(?<![\w-]){each.name.replace('-', '[-_]')}(?![\w-])", text) for text in code
+            )
             if own and (own - shared or named):
                 found[each.name].append((paper, using))
     return found
+
+
+def _texts(values: Mapping[str, object]) -> set[str]:
+    """The texts among parameter values, in lists too, with hyphens."""
+    flat = [item for value in values.values() for item in (value if isinstance(value, list) else [value])]
+    return {item.replace("_", "-") for item in flat if isinstance(item, str)}
