@@ -115,6 +115,26 @@ SCHEMA: dict[str, Any] = {
     },
 }
 FIELD_ORDER = tuple(SCHEMA["properties"])
+LEADERBOARD = {"title", "short_title", "component", "idea", "parameters", "profiles", "deviations"}
+"""Fields of a file in `data/leaderboards`, with the meaning that they have for a paper; `component` is a module."""
+_NO_PAPER: dict[str, Any] = {
+    "position": 10_000,
+    "authors": (),
+    "year": 0,
+    "venue": None,
+    "arxiv": None,
+    "code": None,
+    "identity": "high",
+    "kind": "leaderboard",
+    "effort": "L",
+    "method_certainty": "high",
+    "fidelity": "exact",
+    "tags": (),
+    "claims": (),
+    "beyond_scale": "",
+    "reported": (),
+    "amendments": (),
+}
 
 
 class CatalogueError(Exception):
@@ -213,6 +233,32 @@ class Paper:
     def executed(self) -> bool:
         """Whether the chapter exists with a record of its default run."""
         return self.notebook.exists() and self.record().exists()
+
+
+@dataclass(frozen=True)
+class Leaderboard(Paper):
+    """The comparison of all methods of a part: a chapter without a paper, and so without claims of one."""
+
+    @property
+    def module(self) -> str:
+        """The module that its experiment is made of."""
+        return self.component
+
+    @property
+    def source(self) -> Path:
+        """The module's file."""
+        return root() / (self.module.replace(".", "/") + ".py")
+
+    @property
+    def test(self) -> Path:
+        """The test file of the module."""
+        _, room, name = self.module.split(".")
+        return root() / "tests" / room / f"test_{name}.py"
+
+    @property
+    def notebook(self) -> Path:
+        """The chapter."""
+        return root() / "notebooks" / self.part / "leaderboard.ipynb"
 
 
 @cache
@@ -340,12 +386,40 @@ def load() -> dict[str, Paper]:
     return {paper.slug: paper for paper in papers}
 
 
+@cache
+def leaderboards() -> dict[str, Leaderboard]:
+    """The leaderboards of the parts that have one, by slug (PART-leaderboard), in book order.
+
+    Raises:
+        CatalogueError: a file of `data/leaderboards` with another field than `LEADERBOARD` names, or without one.
+    """
+    found = {}
+    for part in parts():
+        path = root() / "data" / "leaderboards" / f"{part.slug}.yaml"
+        if not path.exists():
+            continue
+        row = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if set(row) != LEADERBOARD:
+            raise CatalogueError(f"{path}: fields differ from those of a leaderboard: {sorted(set(row) ^ LEADERBOARD)}")
+        slug = f"{part.slug}-leaderboard"
+        row["deviations"] = tuple(row["deviations"])
+        found[slug] = Leaderboard(slug=slug, part=part.slug, **row, **_NO_PAPER)
+    return found
+
+
+def chapters() -> dict[str, Paper]:
+    """Everything that can have a notebook: papers in book order, then leaderboards."""
+    return {**load(), **leaderboards()}
+
+
 def find(slug: str) -> Paper:
-    """One paper, read alone where it exists (no need to check the other 390).
+    """One paper, read alone where it exists (no need to check the other 390), or one leaderboard.
 
     Raises:
         UnknownSlug: with the nearest slugs.
     """
+    if slug in leaderboards():
+        return leaderboards()[slug]
     for path in folder().glob(f"*/{slug}.yaml"):
         return read(path)
     near = difflib.get_close_matches(slug, [path.stem for path in folder().glob("*/*.yaml")], n=3, cutoff=0.5)

@@ -131,13 +131,16 @@ class Report:
         return self
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        bundle: dict[str, Any] = {"text/plain": str(self), "text/html": verdict_table(self.verdicts)}
+        bundle: dict[str, Any] = {"text/plain": str(self)}
+        if self.paper.claims:
+            bundle["text/html"] = verdict_table(self.verdicts)
         if len(self.verdicts) == len(self.paper.claims):
             bundle[MIME] = self.as_dict()
         return bundle
 
     def __str__(self) -> str:
-        return "\n".join(map(str, self.verdicts.values())) or "no claim tested yet"
+        nothing = "no claim tested yet" if self.paper.claims else "recorded"
+        return "\n".join(map(str, self.verdicts.values())) or nothing
 
 
 def verdict_table(verdicts: Mapping[str, Verdict]) -> str:

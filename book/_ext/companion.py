@@ -59,13 +59,21 @@ def generator() -> bytes:
     return b"".join(path.read_bytes() for path in sorted(Path(chapter.__file__).parent.glob("*.py")))
 
 
+def slug(match: re.Match[str]) -> str:
+    """Of the chapter whose document it is."""
+    return f"{match[1]}-leaderboard" if match[2] == "leaderboard" else match[2]
+
+
 def signature(docname: str) -> str:
     """Digest of what a chapter's generated parts are made of; empty for other pages."""
     match = CHAPTER.match(docname)
     if not match:
         return ""
-    records = catalogue.root() / "data" / "records" / match[2]
-    files = [catalogue.folder() / match[1] / f"{match[2]}.yaml", *sorted(records.glob("*.json"))]
+    source = catalogue.folder() / match[1] / f"{match[2]}.yaml"
+    if match[2] == "leaderboard":
+        source = catalogue.root() / "data" / "leaderboards" / f"{match[1]}.yaml"
+    records = catalogue.root() / "data" / "records" / slug(match)
+    files = [source, *sorted(records.glob("*.json"))]
     text = b"".join(path.name.encode() + path.read_bytes() for path in files)
     return hashlib.sha256(text + generator()).hexdigest()
 
@@ -81,7 +89,7 @@ def add_generated_parts(app: Sphinx, doctree: nodes.document) -> None:
     if not match:
         return
     app.env.metadata[docname][SIGNATURE] = signature(docname)
-    each = evidence.of(match[2])
+    each = evidence.of(slug(match))
     title = next(doctree.findall(nodes.title))
     top = title.parent
     top.insert(top.index(title) + 1, nodes.raw("", chapter.line(each, source_address(app)), format="html"))

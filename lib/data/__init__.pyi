@@ -10,13 +10,17 @@ from .docstrings import Docstring as Docstring, MODULES as MODULES, collect as c
 from .feedback import ExposedFeedback as ExposedFeedback, Feedback as Feedback, exposed_feedback as exposed_feedback, implicit_feedback as implicit_feedback, split_pairs as split_pairs
 from .graphs import FAMILIES as FAMILIES, GraphBatch as GraphBatch, NodeGraph as NodeGraph, block_graph as block_graph, edge_list as edge_list, graph_families as graph_families, karate_club as karate_club, normalised_adjacency as normalised_adjacency
 from .gridworld import FOUR_ROOMS as FOUR_ROOMS, GridWorld as GridWorld, Rollout as Rollout, occupancy as occupancy, policy_evaluation as policy_evaluation, value_iteration as value_iteration
+from .hidden_styles import HiddenStyles as HiddenStyles, restyle as restyle
 from .in_context_tasks import Tasks as Tasks, linear_tasks as linear_tasks, sine_tasks as sine_tasks
 from .known_information import InformationSample as InformationSample, correlated_gaussians as correlated_gaussians, correlation_for as correlation_for, discrete_pairs as discrete_pairs, mixture_labels as mixture_labels, table_information as table_information
 from .label_noise import CIFAR10_CONFUSIONS as CIFAR10_CONFUSIONS, DIGIT_CONFUSIONS as DIGIT_CONFUSIONS, NoisyLabels as NoisyLabels, class_flip_matrix as class_flip_matrix, corrupt_labels as corrupt_labels, instance_dependent_noise as instance_dependent_noise, pair_flip_matrix as pair_flip_matrix, symmetric_matrix as symmetric_matrix, transition_noise as transition_noise
 from .listening import lastfm as lastfm
+from .long_tail import long_tail_counts as long_tail_counts, long_tailed as long_tailed
 from .modular import ModularTable as ModularTable, modular_table as modular_table, one_hot_pairs as one_hot_pairs
 from .molecules import TypedGraphs as TypedGraphs, has_pattern as has_pattern, typed_graphs as typed_graphs
 from .motifs import BASES as BASES, MotifSequences as MotifSequences, motif_sequences as motif_sequences, motif_words as motif_words
+from .multi_label import teacher_labels as teacher_labels, word_labels as word_labels
+from .next_word import next_words as next_words
 from .offline import Part as Part, Split as Split, digits as digits, stratified as stratified
 from .one_box import one_box_scenes as one_box_scenes
 from .open_set import hold_out_classes as hold_out_classes, open_set_digits as open_set_digits, relabelled as relabelled

@@ -2,21 +2,32 @@
 from .align_uniform import AlignUniformLoss as AlignUniformLoss, align_loss as align_loss, uniform_loss as uniform_loss
 from .betti_matching import BettiMatchingLoss as BettiMatchingLoss, DiceBettiMatchingLoss as DiceBettiMatchingLoss, Matching as Matching, matching_loss as matching_loss, wasserstein_matching as wasserstein_matching
 from .circle_loss import CircleClassifier as CircleClassifier, CircleLoss as CircleLoss, UnifiedClassifier as UnifiedClassifier, UnifiedLoss as UnifiedLoss, circle_class_loss as circle_class_loss, circle_pair_loss as circle_pair_loss, unified_class_loss as unified_class_loss, unified_loss as unified_loss, unified_pair_loss as unified_pair_loss
+from .class_counts import CosineHead as CosineHead, VSLoss as VSLoss, class_balanced_loss as class_balanced_loss, effective_number_weights as effective_number_weights, ldam_loss as ldam_loss, ldam_margins as ldam_margins, log_prior as log_prior, logit_adjusted_loss as logit_adjusted_loss, vs_loss as vs_loss, vs_scales as vs_scales
+from .class_weights import weighted_cross_entropy as weighted_cross_entropy, weston_watkins_loss as weston_watkins_loss
 from .clip import CLIPLoss as CLIPLoss, clip_loss as clip_loss
+from .comp_sum import CompSumLoss as CompSumLoss, comp_sum_loss as comp_sum_loss, phi_tau as phi_tau
 from .dcl import DCLLoss as DCLLoss, DCLWLoss as DCLWLoss, dcl_loss as dcl_loss, dcl_weights as dcl_weights
 from .dice import soft_dice_loss as soft_dice_loss
 from .distillation import distillation_loss as distillation_loss, packed_distillation as packed_distillation, with_teacher as with_teacher
 from .distributed import gather as gather, gathered_clip_loss as gathered_clip_loss, gathered_nt_xent as gathered_nt_xent, gathered_siglip_loss as gathered_siglip_loss, gathered_supcon_loss as gathered_supcon_loss
 from .dual_focal_loss import DualFocalLoss as DualFocalLoss, flsd_loss as flsd_loss, next_ranked_gap as next_ranked_gap
+from .ensloss import EnsLoss as EnsLoss, box_cox_schedule as box_cox_schedule, ens_derivatives as ens_derivatives, ens_loss as ens_loss, inverse_box_cox as inverse_box_cox
 from .giou_loss import GIoULoss as GIoULoss, generalized_iou as generalized_iou, giou_convex as giou_convex, iou_loss as iou_loss
 from .infonce import InfoNCELoss as InfoNCELoss, NTXentLoss as NTXentLoss, info_nce as info_nce, multi_positive_info_nce as multi_positive_info_nce, nt_xent as nt_xent
+from .macro_auc import MacroAUCLoss as MacroAUCLoss, pairwise_auc_loss as pairwise_auc_loss, reweighted_auc_loss as reweighted_auc_loss, univariate_auc_loss as univariate_auc_loss
+from .margin_losses import binary_focal_loss as binary_focal_loss, exponential_loss as exponential_loss, hinge_loss as hinge_loss, logistic_loss as logistic_loss, signed_margins as signed_margins
 from .noise_robust import bootstrapping_loss as bootstrapping_loss, generalised_cross_entropy as generalised_cross_entropy
 from .poly_loss import PolyLoss as PolyLoss, drop_front as drop_front, series_coefficients as series_coefficients, sigmoid_poly_loss as sigmoid_poly_loss, truncated_series as truncated_series
 from .registry import LossEntry as LossEntry, Range as Range, register_loss as register_loss, registered_losses as registered_losses
+from .regression import huber_loss as huber_loss, log_cosh_loss as log_cosh_loss, poisson_loss as poisson_loss, pseudo_huber_loss as pseudo_huber_loss, quantile_loss as quantile_loss
 from .sampled_ranking import bpr_loss as bpr_loss, check_scores as check_scores, sampled_bce_loss as sampled_bce_loss, sampled_softmax_loss as sampled_softmax_loss
 from .scheduled_pseudo_huber import PseudoHuberDiffusionLoss as PseudoHuberDiffusionLoss, SCHEDULES as SCHEDULES, delta_schedule as delta_schedule, pseudo_huber as pseudo_huber, pseudo_huber_location as pseudo_huber_location, tabled_pseudo_huber as tabled_pseudo_huber
+from .segmentation import jaccard_loss as jaccard_loss, lovasz_softmax_loss as lovasz_softmax_loss, pixel_focal_loss as pixel_focal_loss, softmax_dice_loss as softmax_dice_loss, tversky_loss as tversky_loss
 from .siglip import SigLIPLoss as SigLIPLoss, negative_weights as negative_weights, siglip_loss as siglip_loss
 from .simplex_ccl import CosineContrastiveLoss as CosineContrastiveLoss, cosine_contrastive_loss as cosine_contrastive_loss, filtered_share as filtered_share
+from .smooth_adversarial import SmoothAdversarialCompSum as SmoothAdversarialCompSum, gap_distances as gap_distances, smooth_adversarial_loss as smooth_adversarial_loss
 from .supcon import SupConLoss as SupConLoss, positive_gradient_norm as positive_gradient_norm, supcon_anchor_loss as supcon_anchor_loss, supcon_loss as supcon_loss
 from .textbook import brier_loss as brier_loss, focal_loss as focal_loss, label_smoothing_loss as label_smoothing_loss
+from .trades import kl_divergences as kl_divergences, trades_loss as trades_loss
 from .triplet import TripletLoss as TripletLoss, semi_hard_negatives as semi_hard_negatives, triplet_loss as triplet_loss
+from .z_loss import SphericalOutputLayer as SphericalOutputLayer, SphericalStatistics as SphericalStatistics, ZLoss as ZLoss, spherical_softmax_loss as spherical_softmax_loss, spherical_statistics as spherical_statistics, squared_error_of as squared_error_of, taylor_softmax_loss as taylor_softmax_loss

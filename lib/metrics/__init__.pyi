@@ -3,21 +3,26 @@ from .attributions import energy_share as energy_share, erase as erase, erasing_
 from .barcodes import Bar as Bar, Barcode as Barcode, ImageBar as ImageBar, barcode_2d as barcode_2d, image_barcode_2d as image_barcode_2d
 from .boxes import box_area as box_area, box_iou as box_iou, box_overlap as box_overlap, cxcywh_to_xyxy as cxcywh_to_xyxy, nms as nms, pairwise_iou as pairwise_iou, xyxy_to_cxcywh as xyxy_to_cxcywh
 from .calibration import Reliability as Reliability, adaptive_ece as adaptive_ece, brier_score as brier_score, ece as ece, fit_temperature as fit_temperature, nll as nll, reliability as reliability
+from .class_maps import boundary_f1 as boundary_f1, foreground_dice as foreground_dice, foreground_iou as foreground_iou, mean_iou as mean_iou, pixel_accuracy as pixel_accuracy
+from .classification import accuracy as accuracy, balanced_accuracy as balanced_accuracy, macro_f1 as macro_f1, macro_precision as macro_precision, pr_auc as pr_auc, roc_auc as roc_auc
 from .collapse import direction_spread as direction_spread, effective_rank as effective_rank, eigenspace_alignment as eigenspace_alignment
 from .continual import average_accuracy as average_accuracy, average_incremental_accuracy as average_incremental_accuracy, backward_transfer as backward_transfer, error_kinds as error_kinds, forgetting as forgetting, forward_transfer as forward_transfer
 from .curvature import Extremes as Extremes, extreme_eigenvalues as extreme_eigenvalues, flatten as flatten, functional_loss as functional_loss, hvp as hvp, hvp_operator as hvp_operator, top_eigenvalue as top_eigenvalue, unflatten as unflatten
 from .detection_ap import COCO_THRESHOLDS as COCO_THRESHOLDS, DetectionScores as DetectionScores, Detections as Detections, average_precision as average_precision, truths as truths
 from .domain_distance import proxy_a_distance as proxy_a_distance
 from .embeddings import alignment as alignment, tolerance as tolerance, uniformity as uniformity
+from .gallery import Metric as Metric, metric_gallery as metric_gallery
 from .graded import graded_ndcg as graded_ndcg
 from .image_quality import colour_overlap as colour_overlap, frechet_distance as frechet_distance, histogram_overlap as histogram_overlap, psnr as psnr, rgb_to_lab as rgb_to_lab, ssim as ssim
 from .image_text import caption_groups as caption_groups, class_vectors as class_vectors, image_text_recall as image_text_recall, pair_ranks as pair_ranks, zero_shot_hits as zero_shot_hits
 from .loss_landscape_viz import CurvatureMap as CurvatureMap, Slice as Slice, Trajectory as Trajectory, curvature_ratio_map as curvature_ratio_map, filter_normalized_direction as filter_normalized_direction, flatness as flatness, gaussian_direction as gaussian_direction, loss_slice as loss_slice, normalise_direction as normalise_direction, trajectory_pca as trajectory_pca, variance_share as variance_share
 from .memorisation import Memorisation as Memorisation
 from .model_cost import Macs as Macs, count_macs as count_macs, nonzero as nonzero, stored_bits as stored_bits
+from .operation_count import count_operations as count_operations
 from .point_clouds import Modes as Modes, mmd as mmd, mode_statistics as mode_statistics, projections as projections, sliced_wasserstein as sliced_wasserstein
 from .probes import LinearProbe as LinearProbe, knn_accuracy as knn_accuracy, linear_probe as linear_probe
 from .ranking import RankingScores as RankingScores, ranking_scores as ranking_scores
+from .regression import mape as mape, mean_absolute_error as mean_absolute_error, pinball as pinball, r_squared as r_squared, rmse as rmse, smape as smape
 from .retrieval import RetrievalScores as RetrievalScores, map_at_r as map_at_r, mean_similarities as mean_similarities, recall_at_k as recall_at_k, retrieval_scores as retrieval_scores
 from .segmentation import betti_matching_error as betti_matching_error, betti_number_error as betti_number_error, betti_numbers as betti_numbers, cl_dice as cl_dice, dice_score as dice_score
 from .spectrum import SpectralDensity as SpectralDensity, explicit_hessian as explicit_hessian, hutchinson_trace as hutchinson_trace, spectral_density as spectral_density

@@ -73,7 +73,7 @@ def verify(
     from lib.run import verify as evidence
 
     papers = [catalogue.find(slug) for slug in slugs or []]
-    papers = papers or [paper for paper in catalogue.load().values() if paper.executed]
+    papers = papers or [paper for paper in catalogue.chapters().values() if paper.executed]
     broken = catalogue.check_lock()
     for paper in papers:
         lines = evidence.faults(paper)

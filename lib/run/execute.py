@@ -25,8 +25,8 @@ class Result:
 
 
 def written() -> list[catalogue.Paper]:
-    """Papers that have a notebook, in book order."""
-    return [paper for paper in catalogue.load().values() if paper.notebook.exists()]
+    """Chapters that have a notebook, in book order, leaderboards last."""
+    return [paper for paper in catalogue.chapters().values() if paper.notebook.exists()]
 
 
 def why_stale(paper: catalogue.Paper) -> str:

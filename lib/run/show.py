@@ -117,12 +117,12 @@ def page(paper: catalogue.Paper) -> str:
     found = records(paper)
     link = [f"arXiv {paper.arxiv}: https://arxiv.org/abs/{paper.arxiv}"] if paper.arxiv else []
     code = [f"code: {paper.code}"] if paper.code else []
-    where = ", ".join(filter(None, [str(paper.year), paper.venue]))
+    where = ", ".join(filter(None, [str(paper.year or ""), paper.venue]))
     names = ", ".join(paper.authors)
     about = f"part {paper.part}, {paper.kind}, fidelity {paper.fidelity}; module {paper.module}"
     lines = [paper.title, wrapped(names), where, *link, *code, about, "", wrapped(paper.idea), "", "Parameters"]
     lines += _parameters(paper)
-    lines += ["", "Claims"]
+    lines += ["", "Claims"] if paper.claims else []
     for claim in paper.claims:
         lines += [f"  {claim.id}", wrapped(claim.statement, "    "), wrapped(f"Test: {claim.test}", "    ")]
         for profile, record in found.items():

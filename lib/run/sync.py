@@ -72,7 +72,7 @@ def sync(check: bool = False) -> list[Path]:
         changed.append(path)
         if not check:
             path.unlink()
-    executed = [paper for paper in catalogue.load().values() if paper.executed]
+    executed = [paper for paper in catalogue.chapters().values() if paper.executed]
     return changed + thumbnails.update(executed, check)
 
 

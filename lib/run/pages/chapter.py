@@ -31,7 +31,7 @@ def line(each: Evidence, source: str) -> str:
         links.insert(0, link(f"https://arxiv.org/abs/{paper.arxiv}", f"arXiv:{paper.arxiv}"))
     if paper.code:
         links.append(link(paper.code, "the authors’ code"))
-    first = f"{fidelity(paper)} {verdicts(each, '#the-claims')}"
+    first = f"{fidelity(paper)} {verdicts(each, '#the-claims')}" if paper.claims else escape(paper.idea)
     run = each.records.get("default", {}).get("run")
     second = " · ".join([*([cost(run)] if run else []), *links])
     return f'<div class="companion-line">{paragraph(first)}{paragraph(second, "companion-run")}</div>'
@@ -53,11 +53,14 @@ def registered(each: Evidence) -> str:
         "medium": " The paper leaves some steps of the method open.",
         "low": " The paper's text or code was out of reach.",
     }[paper.method_certainty]
+    text = (
+        "The claims of this page and the tests that decide them were fixed in the catalogue before anything was "
+        f"run. This chapter is <em>{paper.fidelity}</em>: {escape(catalogue.FIDELITIES[paper.fidelity])}.{about}"
+    )
+    if not paper.claims:
+        text = "Tasks, budget and seeds were fixed in the catalogue before the first run on these seeds."
     parts = [
-        paragraph(
-            "The claims of this page and the tests that decide them were fixed in the catalogue before anything was "
-            f"run. This chapter is <em>{paper.fidelity}</em>: {escape(catalogue.FIDELITIES[paper.fidelity])}.{about}"
-        ),
+        paragraph(text),
         _parameters(paper),
         _profiles(each),
         _reported(paper),

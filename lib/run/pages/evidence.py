@@ -38,13 +38,19 @@ class Evidence:
     def page(self) -> str:
         """Address of the paper's page from the root of the book: its chapter, or its line on the part's page."""
         if self.executed:
-            return f"notebooks/{self.paper.part}/{self.paper.slug}.html"
+            return f"notebooks/{self.paper.part}/{self.paper.notebook.stem}.html"
         return f"book/parts/{self.paper.part}.html#{self.paper.slug}"
 
 
 def collect() -> list[Evidence]:
     """All papers in book order."""
     return [Evidence(paper, show.records(paper)) for paper in catalogue.load().values()]
+
+
+def leaderboard(part: str) -> Evidence | None:
+    """The leaderboard of a part, if it has an executed one."""
+    found = catalogue.leaderboards().get(f"{part}-leaderboard")
+    return Evidence(found, show.records(found)) if found is not None and found.executed else None
 
 
 def of(slug: str) -> Evidence:
