@@ -24,6 +24,17 @@ ORDER = 1
 """Stream of a seed's generator that orders the data (the data themselves usually come from stream 0)."""
 
 
+Setting = float | Sequence[float] | Tensor
+"""A number for all seeds, or one (or one tensor) for each."""
+
+
+def for_seed(setting: Setting, index: int) -> float | Tensor:
+    """What a setting is for the index-th seed."""
+    if isinstance(setting, Sequence) or (isinstance(setting, Tensor) and setting.ndim):
+        return setting[index]
+    return setting
+
+
 @dataclass(frozen=True)
 class Method:
     """One method under comparison: a loss, its hyperparameters, and how the gradient is taken.
@@ -32,8 +43,8 @@ class Method:
         name: unique within the comparison.
         loss: ``loss(output, y, **hyper)``, the scalar mean over the batch.
         hyper: numbers handed to the loss (as tensors of shape () in the vectorised run, so that methods
-            that differ only in these train as one stack).
-        lr: overrides the optimiser's learning rate.
+            that differ only in these train as one stack).  A sequence, or a tensor (S, ...), holds one for each seed.
+        lr: overrides the optimiser's learning rate; a sequence holds one for each seed.
         weight_decay: overrides the optimiser's weight decay.
         gradient: replaces plain differentiation of the loss.
         rule_hyper: numbers handed to `gradient`.
@@ -41,8 +52,8 @@ class Method:
 
     name: str
     loss: Callable[..., Tensor]
-    hyper: Mapping[str, float] = field(default_factory=dict)
-    lr: float | None = None
+    hyper: Mapping[str, Setting] = field(default_factory=dict)
+    lr: float | Sequence[float] | None = None
     weight_decay: float | None = None
     gradient: GradientRule | None = None
     rule_hyper: Mapping[str, float] = field(default_factory=dict)
@@ -76,9 +87,9 @@ class Job:
     y: Tensor
     labels: tuple[Tensor, ...]  # per data set, on the CPU, for the sampler
 
-    def lr(self, method: Method) -> float:
-        """Learning rate of a method."""
-        return self.optimiser.lr if method.lr is None else method.lr
+    def lr(self, method: Method, index: int) -> float:
+        """Learning rate of a method for the index-th seed."""
+        return self.optimiser.lr if method.lr is None else float(for_seed(method.lr, index))
 
     def weight_decay(self, method: Method) -> float:
         """Weight decay of a method."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from lib import runtime
-from lib.trainers._job import Job, Method, Parameters, Runs
+from lib.trainers._job import Job, Method, Parameters, Runs, for_seed
 
 
 def train(job: Job, methods: Sequence[Method]) -> dict[str, Runs]:
@@ -32,7 +33,8 @@ def _run(job: Job, method: Method, index: int) -> tuple[Parameters, Parameters, 
     seed = job.seeds[index]
     network = job.network(seed)
     trained = {key: value for key, value in network.named_parameters() if value.requires_grad}
-    base_lr = job.lr(method)
+    base_lr = job.lr(method, index)
+    method = replace(method, hyper={key: for_seed(value, index) for key, value in method.hyper.items()})
     optimiser = job.optimiser.torch(trained.values(), base_lr, job.weight_decay(method))
     history: list[float] = []
     checkpoints: dict[int, Parameters] = {}  # by the step that they are taken before

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from lib import runtime
-from lib.trainers._job import Job, Method, Parameters, Runs
+from lib.trainers._job import Job, Method, Parameters, Runs, for_seed
 from lib.trainers._trace import Function, record
 
 CHECK_EVERY = 50
@@ -66,7 +66,10 @@ class _Stack:
             key: torch.stack([own[key].detach() for own in tensors]) for key in tensors[0] if key not in trained
         }
         methods = [method for method, _ in runs]
-        self.hyper = {key: self._column([method.hyper[key] for method in methods]) for key in methods[0].hyper}
+        self.hyper = {
+            key: self._column([for_seed(method.hyper[key], index) for method, index in runs])
+            for key in methods[0].hyper
+        }
         self.rule_hyper = {
             key: self._column([method.rule_hyper[key] for method in methods]) for key in methods[0].rule_hyper
         }
@@ -79,7 +82,9 @@ class _Stack:
         named = zip(self.shapes.items(), pieces, strict=True)
         return {key: piece.view(len(rows), *shape) for (key, shape), piece in named}
 
-    def _column(self, values: Sequence[float]) -> Tensor:
+    def _column(self, values: Sequence[float | Tensor]) -> Tensor:
+        if isinstance(values[0], Tensor):
+            return torch.stack([torch.as_tensor(value) for value in values]).to(self.rows)
         return torch.tensor(values, dtype=self.rows.dtype, device=self.rows.device)
 
     def _gradients(self, x: Tensor, y: Tensor, picked: Tensor, rows: Tensor, *fixed: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,7 +115,7 @@ class _Stack:
     def train(self, recorded: dict[tuple[torch.Size, ...], Function]) -> None:
         """Run all epochs."""
         job = self.job
-        lr = self._column([job.lr(method) for method, _ in self.runs])[:, None]
+        lr = self._column([job.lr(method, index) for method, index in self.runs])[:, None]
         decays = [job.weight_decay(method) for method, _ in self.runs]
         decay = self._column(decays)[:, None] if any(decays) else None
         state = job.optimiser.state(self.rows)

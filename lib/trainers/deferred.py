@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lib import runtime
-from lib.trainers._job import Job, Method, Runs, gather
+from lib.trainers._job import Job, Method, Runs, Setting, for_seed, prepare, unique_names
 from lib.trainers._stack import CHECK_EVERY, MAX_RUNS, RECORD_FROM, _collect, _Stack
 from lib.trainers._trace import Function, record
 from lib.trainers.batches import Sampler, shuffled
@@ -77,26 +77,11 @@ def train_deferred(
         NonFiniteLoss: a loss or the last parameters are not finite.
         ValueError: names not unique, no epoch or seed, a switch outside [0, 1], or as `train_paired`.
     """
-    names = [method.name for method in methods]
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"need methods with unique names, got {names}")
-    if epochs < 1 or not seeds or not 0 <= switch <= 1:
-        raise ValueError(f"need an epoch, a seed and a switch in [0, 1], got {epochs}, {list(seeds)}, {switch}")
-    where = runtime.device(str(device))
-    x, y, labels = gather(data, seeds, where)
-    job = Job(
-        model_factory=model_factory,
-        seeds=tuple(seeds),
-        optimiser=optimiser,
-        epochs=epochs,
-        sampler=sampler or shuffled(batch_size),
-        schedule=schedule or (lambda share: 1.0),
-        device=where,
-        stop=False,
-        checkpoint_every=None,
-        x=x,
-        y=y,
-        labels=labels,
+    names = unique_names(methods)
+    if not 0 <= switch <= 1:
+        raise ValueError(f"need a switch in [0, 1], got {switch}")
+    job = prepare(
+        model_factory, data, seeds, optimiser, epochs, sampler or shuffled(batch_size), schedule, device, None
     )
     groups: dict[object, list[DeferredMethod]] = {}
     for method in methods:
@@ -113,7 +98,7 @@ def train_deferred(
         checkpoints={name: [] for name in names},
         diverged={name: results[name].diverged for name in names},
         _factory=model_factory,
-        _sample_ndim=x.ndim - 1,
+        _sample_ndim=job.x.ndim - 1,
     )
 
 
@@ -135,18 +120,18 @@ class _TwoPhases(_Stack):
         super().__init__(job, runs)
         self.switch = switch
 
-        def late(method: DeferredMethod, numbers: Mapping[str, float], key: str) -> float:
-            return method.late.get(key, numbers[key])
+        def late(run: tuple[DeferredMethod, int], numbers: Mapping[str, Setting], key: str) -> float | Tensor:
+            return run[0].late.get(key, for_seed(numbers[key], run[1]))
 
         early = (*self.hyper.values(), *self.rule_hyper.values())
-        after = [self._column([late(m, m.hyper, key) for m, _ in runs]) for key in self.hyper]
-        after += [self._column([late(m, m.rule_hyper, key) for m, _ in runs]) for key in self.rule_hyper]
+        after = [self._column([late(run, run[0].hyper, key) for run in runs]) for key in self.hyper]
+        after += [self._column([late(run, run[0].rule_hyper, key) for run in runs]) for key in self.rule_hyper]
         self.phases = [(*self.constants.values(), *numbers) for numbers in (early, after)]
 
     def train(self, recorded: dict[tuple[torch.Size, ...], Function]) -> None:
         """Run all epochs of both phases."""
         job = self.job
-        lr = self._column([job.lr(method) for method, _ in self.runs])[:, None]
+        lr = self._column([job.lr(method, index) for method, index in self.runs])[:, None]
         decays = [job.weight_decay(method) for method, _ in self.runs]
         decay = self._column(decays)[:, None] if any(decays) else None
         state = job.optimiser.state(self.rows)

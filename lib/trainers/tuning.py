@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lib.data.offline import Split
 from lib.losses.registry import LossEntry, Range
+from lib.trainers._job import Setting
 from lib.trainers.optimisers import Optimiser
 from lib.trainers.paired import Method, Trained, train_paired
 
@@ -23,6 +24,7 @@ __all__ = ["Trial", "Tuned", "balanced_accuracy", "trials", "tune_and_train"]
 BASES = (2, 3, 5, 7)
 """Of the Halton sequence: the learning rate, then the hyperparameters."""
 Head = Callable[[int, int], nn.Module]
+Task = Callable[[int], Split]
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What came out for one loss.
+    """What came out for one loss on one task.
 
     Attributes:
         tried: the settings.
@@ -48,6 +50,11 @@ class Tuned:
     scores: Tensor
     best: int
     output: Tensor
+
+    @property
+    def trial(self) -> Trial:
+        """The setting that was chosen."""
+        return self.tried[self.best]
 
 
 def halton(index: int, base: int) -> float:
@@ -93,67 +100,81 @@ def balanced_accuracy(output: Tensor, y: Tensor) -> Tensor:
 def tune_and_train(
     entry: LossEntry,
     network: Callable[[Head], nn.Module],
-    data: Callable[[int], Split],
+    tasks: Mapping[str, Task],
     *,
     count: int,
     lr: Range,
     tuning_seeds: Sequence[int],
     seeds: Sequence[int],
     optimiser: Optimiser,
-    steps: int,
+    epochs: int,
     batch_size: int,
     schedule: Callable[[float], float] | None = None,
     score: Callable[[Tensor, Tensor], Tensor] = balanced_accuracy,
     device: str = "auto",
-) -> Tuned:
-    """Try `count` settings on the tuning seeds' validation data, then train the best one on the final seeds.
+) -> dict[str, Tuned]:
+    """For each task, try `count` settings on validation data, then train the best one on the final seeds.
+
+    The runs of all tasks train as one stack, so their parts have the same sizes.
 
     Args:
         entry: the loss.
         network: ``network(head)`` builds an untrained network whose last layer is ``head(features, classes)``.
-        data: ``data(seed)``: training, validation and test part, of the same sizes for every seed.
+        tasks: name -> ``data(seed)``: training, validation and test part.
         count: settings to try.
         lr: range of the learning rate.
         tuning_seeds: of the runs that choose.
         seeds: of the runs that count; they should not be among the others.
         optimiser: its learning rate is replaced.
-        steps: of each run, rounded to whole passes over the training part.
-        batch_size: at most the training part.
+        epochs: passes over the training part.
+        batch_size: samples at once.
         schedule: factor of the learning rate by the share of training done.
         score: of outputs and labels, larger is better.
         device: see `lib.runtime.device`.
-    """
 
-    def fit(settings: Sequence[Trial], seeds: Sequence[int]) -> tuple[Trained, list[Split]]:
-        splits = [data(seed) for seed in seeds]
-        train = {seed: (split.train.x, split.train.y) for seed, split in zip(seeds, splits, strict=True)}
-        counts = torch.stack([split.train.y.bincount(minlength=split.classes) for split in splits]).double().mean(0)
-        loss = entry.bind(counts.clamp(min=1).float())
-        size = len(splits[0].train)
-        batch = min(batch_size, size)
+    Raises:
+        ValueError: as `trials` and `lib.trainers.train_paired`.
+    """
+    tried = trials(entry, count, lr)
+    names = list(tasks)
+
+    def fit(seeds: Sequence[int], settings: Sequence[Sequence[Trial]]) -> tuple[Trained, list[Split]]:
+        """Train every setting; a setting is a trial for each task."""
+        runs = [(name, seed) for name in names for seed in seeds]
+        own = {seed * len(names) + names.index(name): tasks[name](seed) for name, seed in runs}  # a seed for each run
+        hyper: list[dict[str, Setting]] = []
+        for setting in settings:
+            per_run = [trial for trial in setting for _ in seeds]
+            hyper.append({key: [trial.hyper[key] for trial in per_run] for key in entry.defaults})
+        if entry.needs_counts:
+            counts = [split.train.y.bincount(minlength=split.classes).clamp(min=1) for split in own.values()]
+            hyper = [{**one, "class_counts": torch.stack(counts).float()} for one in hyper]
+        rates = [[trial.lr for trial in setting for _ in seeds] for setting in settings]
         trained = train_paired(
             lambda: network(entry.head or nn.Linear),
-            [Method(str(k), loss, one.hyper, lr=one.lr) for k, one in enumerate(settings)],
-            train.__getitem__,
-            seeds=seeds,
+            [Method(str(k), entry.function, hyper[k], lr=rates[k]) for k in range(len(settings))],
+            lambda run: (own[run].train.x, own[run].train.y),
+            seeds=list(own),
             optimiser=optimiser,
-            epochs=max(1, round(steps / (size // batch))),
-            batch_size=batch,
+            epochs=epochs,
+            batch_size=batch_size,
             schedule=schedule,
             device=device,
             on_nonfinite="stop",
         )
-        return trained, splits
+        return trained, list(own.values())
 
-    tried = trials(entry, count, lr)
-    trained, splits = fit(tried, tuning_seeds)
+    trained, splits = fit(tuning_seeds, [[trial] * len(names) for trial in tried])
     x = torch.stack([split.val.x for split in splits])
-    scores = torch.stack(
-        [
-            torch.stack([score(out, split.val.y) for out, split in zip(trained.logits(str(k), x), splits, strict=True)])
-            for k in range(count)
-        ]
-    ).mean(1)
-    best = int(scores.argmax())  # of equals the first
-    trained, splits = fit([tried[best]], seeds)
-    return Tuned(tried, scores, best, trained.logits("0", torch.stack([split.test.x for split in splits])))
+    outputs = [trained.logits(str(k), x) for k in range(count)]
+    found = [
+        torch.stack([score(one, split.val.y) for one, split in zip(output, splits, strict=True)]) for output in outputs
+    ]
+    scores = torch.stack(found).view(count, len(names), len(tuning_seeds)).mean(-1)  # (trials, tasks)
+    best = [int(column.argmax()) for column in scores.T]  # of equals the first
+    trained, splits = fit(seeds, [[tried[index] for index in best]])
+    output = trained.logits("0", torch.stack([split.test.x for split in splits]))
+    return {
+        name: Tuned(tried, scores[:, row], best[row], output[row * len(seeds) : (row + 1) * len(seeds)])
+        for row, name in enumerate(names)
+    }

@@ -498,3 +498,17 @@ def test_parameter_of_no_dimension():
     )
     assert_same(stack, loop, 1e-10)
     assert (stack.parameters["ce"]["log_scale"] != 0).all()
+
+
+def test_one_number_for_each_seed():
+    """Hyperparameters (also tensors) and learning rates that differ between seeds, stacked and in a loop."""
+
+    def weighted(output, y, gamma, weights):
+        return focal(output, y, gamma) + F.cross_entropy(output, y, weight=weights)
+
+    weights = torch.rand(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 0.5
+    hyper = {"gamma": [0.0, 1.0, 2.0], "weights": weights}
+    stack, loop = both_ways([Method("own", weighted, hyper, lr=[0.1, 0.05, 0.2])])
+    assert_same(stack, loop, 1e-10)
+    alone = both_ways([Method("own", weighted, {"gamma": 2.0, "weights": weights[2:]}, lr=0.2)], seeds=[4])[1]
+    torch.testing.assert_close(alone.history["own"][0], loop.history["own"][2])

@@ -1,12 +1,14 @@
 """Equal tuning: the settings, the choice on validation data, and that final seeds see nothing of it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from lib.data import digits
 from lib.losses.registry import LossEntry, Range, registered_losses
-from lib.trainers import SGD
+from lib.trainers import SGD, Method, train_paired
 from lib.trainers.tuning import balanced_accuracy, halton, trials, tune_and_train
 
 LR = Range(0.01, 1.0, log=True)
@@ -21,9 +23,22 @@ def split(seed):
     return digits(seed, sizes=(100, 60, 80))
 
 
-def run(entry, **settings):
-    defaults = {"count": 3, "lr": LR, "tuning_seeds": [7], "seeds": [1, 2], "steps": 20, "batch_size": 20}
-    return tune_and_train(entry, network, split, optimiser=SGD(momentum=0.9), device="cpu", **{**defaults, **settings})
+def rare(seed):
+    """The same sizes; in the training part the last five classes have five samples each, drawn again and again."""
+    whole = split(seed)
+    rows = whole.train.y.argsort(stable=True)
+    common, tail = (
+        rows[whole.train.y[rows] < 5],
+        torch.cat([(whole.train.y == k).nonzero()[:5, 0] for k in range(5, 10)]),
+    )
+    again = torch.cat([common, tail, tail, common])[:100]
+    return replace(whole, train=whole.train[again])
+
+
+def run(entry, tasks=None, **settings):
+    defaults = {"count": 3, "lr": LR, "tuning_seeds": [7], "seeds": [1, 2], "epochs": 4, "batch_size": 20}
+    tasks = tasks or {"digits": split, "rare": rare}
+    return tune_and_train(entry, network, tasks, optimiser=SGD(momentum=0.9), device="cpu", **{**defaults, **settings})
 
 
 def test_value_by_hand_halton_and_balanced_accuracy():
@@ -53,39 +68,58 @@ def test_invariance_all_settings_lie_in_their_ranges(entry):
         )
 
 
-def test_choice_has_the_best_validation_score_and_final_seeds_do_not_matter():
-    entry = ENTRIES["Cross-entropy"]
-    found = run(entry)
-    assert found.scores.shape == (3,)
-    assert found.best == int(found.scores.argmax())
-    assert found.output.shape == (2, 80, 10)
-    other = run(entry, seeds=[2, 3])
-    assert other.best == found.best
-    torch.testing.assert_close(other.scores, found.scores)
-    torch.testing.assert_close(other.output[0], found.output[1], rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize("name", ["Cross-entropy", "Label smoothing", "Logit adjustment"])
+def test_choice_has_the_best_validation_score_and_final_seeds_do_not_matter(name):
+    found, other = run(ENTRIES[name]), run(ENTRIES[name], seeds=[2, 3])
+    for task, one in found.items():
+        assert one.scores.shape == (3,)
+        assert one.best == int(one.scores.argmax())
+        assert one.output.shape == (2, 80, 10)
+        torch.testing.assert_close(other[task].scores, one.scores)
+        torch.testing.assert_close(other[task].output[0], one.output[1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["Poly-1", "Logit adjustment"])
+def test_limit_one_task_at_a_time(name):
+    """Tasks that train as one stack do not feel each other: settings and class counts are each run's own."""
+    entry, tasks = ENTRIES[name], {"digits": split, "rare": rare}
+    together = run(entry, tasks)
+    data = {task: tasks[task](1) for task in tasks}
+    for index, (task, one) in enumerate(together.items()):
+        counts = data[task].train.y.bincount(minlength=10).clamp(min=1).float()
+        method = Method("x", entry.bind(counts), one.trial.hyper, lr=one.trial.lr)
+        alone = train_paired(
+            lambda: network(nn.Linear),
+            [method],
+            lambda _, own=data[task]: (own.train.x, own.train.y),
+            seeds=[1 * len(tasks) + index],
+            optimiser=SGD(momentum=0.9),
+            epochs=4,
+            batch_size=20,
+            device="cpu",
+            vectorised=False,
+        )
+        torch.testing.assert_close(alone.logits("x", data[task].test.x)[0], one.output[0], rtol=1e-3, atol=1e-3)
 
 
 def test_invariance_test_data_do_not_enter_the_choice():
     def hidden(seed):
         whole = split(seed)
-        return type(whole)(whole.train, whole.val, whole.test[torch.zeros(80, dtype=torch.long)], whole.classes)
+        return replace(whole, test=whole.test[torch.zeros(80, dtype=torch.long)])
 
     entry = ENTRIES["Label smoothing"]
-    common = {"count": 2, "lr": LR, "tuning_seeds": [7], "seeds": [1], "steps": 10, "batch_size": 20}
-    pair = [
-        tune_and_train(entry, network, data, optimiser=SGD(), device="cpu", **common).scores for data in (split, hidden)
-    ]
-    torch.testing.assert_close(*pair)
+    first, second = (run(entry, {"x": data}, seeds=[1])["x"].scores for data in (split, hidden))
+    torch.testing.assert_close(first, second)
 
 
 def test_limit_one_setting_is_the_default():
-    found = run(ENTRIES["Poly-1"], count=1)
+    found = run(ENTRIES["Poly-1"], count=1)["digits"]
     assert found.best == 0
-    assert dict(found.tried[0].hyper) == dict(ENTRIES["Poly-1"].defaults)
+    assert dict(found.trial.hyper) == dict(ENTRIES["Poly-1"].defaults)
 
 
 def test_degenerate():
     with pytest.raises(ValueError, match="0 settings"):
         trials(ENTRIES["Poly-1"], 0, LR)
-    diverging = run(ENTRIES["Cross-entropy"], lr=Range(1e6, 1e8, log=True))  # stopped, not raised
+    diverging = run(ENTRIES["Cross-entropy"], lr=Range(1e6, 1e8, log=True))["digits"]  # stopped, not raised
     assert diverging.scores.isfinite().all()
