@@ -12,14 +12,19 @@ from .distillation import distillation_loss as distillation_loss, packed_distill
 from .distributed import gather as gather, gathered_clip_loss as gathered_clip_loss, gathered_nt_xent as gathered_nt_xent, gathered_siglip_loss as gathered_siglip_loss, gathered_supcon_loss as gathered_supcon_loss
 from .dual_focal_loss import DualFocalLoss as DualFocalLoss, flsd_loss as flsd_loss, next_ranked_gap as next_ranked_gap
 from .ensloss import EnsLoss as EnsLoss, box_cox_schedule as box_cox_schedule, ens_derivatives as ens_derivatives, ens_loss as ens_loss, inverse_box_cox as inverse_box_cox
+from .fixed_predictor_reject import FixedPredictorRejectLoss as FixedPredictorRejectLoss, calibrated_beta as calibrated_beta, conditional_minimiser as conditional_minimiser, reject_surrogate as reject_surrogate, rejection_cost as rejection_cost
 from .giou_loss import GIoULoss as GIoULoss, generalized_iou as generalized_iou, giou_convex as giou_convex, iou_loss as iou_loss
+from .gml_longtail import GMLLoss as GMLLoss, class_scores as class_scores, gml_contrastive_loss as gml_contrastive_loss, gml_loss as gml_loss, mutual_information_bound as mutual_information_bound
 from .infonce import InfoNCELoss as InfoNCELoss, NTXentLoss as NTXentLoss, info_nce as info_nce, multi_positive_info_nce as multi_positive_info_nce, nt_xent as nt_xent
+from .ldr_loss import ALDRLoss as ALDRLoss, LDRLoss as LDRLoss, aldr_loss as aldr_loss, crammer_singer_loss as crammer_singer_loss, ldr_margins as ldr_margins, unit_scores as unit_scores
+from .legendretron import LegendreLink as LegendreLink, LegendreTron as LegendreTron, legendre_loss as legendre_loss, scores_for as scores_for
 from .macro_auc import MacroAUCLoss as MacroAUCLoss, pairwise_auc_loss as pairwise_auc_loss, reweighted_auc_loss as reweighted_auc_loss, univariate_auc_loss as univariate_auc_loss
 from .margin_losses import binary_focal_loss as binary_focal_loss, exponential_loss as exponential_loss, hinge_loss as hinge_loss, logistic_loss as logistic_loss, signed_margins as signed_margins
 from .noise_robust import bootstrapping_loss as bootstrapping_loss, generalised_cross_entropy as generalised_cross_entropy
 from .poly_loss import PolyLoss as PolyLoss, drop_front as drop_front, series_coefficients as series_coefficients, sigmoid_poly_loss as sigmoid_poly_loss, truncated_series as truncated_series
 from .registry import LossEntry as LossEntry, Range as Range, register_loss as register_loss, registered_losses as registered_losses
 from .regression import huber_loss as huber_loss, log_cosh_loss as log_cosh_loss, poisson_loss as poisson_loss, pseudo_huber_loss as pseudo_huber_loss, quantile_loss as quantile_loss
+from .relations import RELATIONS as RELATIONS, Relation as Relation
 from .sampled_ranking import bpr_loss as bpr_loss, check_scores as check_scores, sampled_bce_loss as sampled_bce_loss, sampled_softmax_loss as sampled_softmax_loss
 from .scheduled_pseudo_huber import PseudoHuberDiffusionLoss as PseudoHuberDiffusionLoss, SCHEDULES as SCHEDULES, delta_schedule as delta_schedule, pseudo_huber as pseudo_huber, pseudo_huber_location as pseudo_huber_location, tabled_pseudo_huber as tabled_pseudo_huber
 from .segmentation import jaccard_loss as jaccard_loss, lovasz_softmax_loss as lovasz_softmax_loss, pixel_focal_loss as pixel_focal_loss, softmax_dice_loss as softmax_dice_loss, tversky_loss as tversky_loss
@@ -27,6 +32,7 @@ from .siglip import SigLIPLoss as SigLIPLoss, negative_weights as negative_weigh
 from .simplex_ccl import CosineContrastiveLoss as CosineContrastiveLoss, cosine_contrastive_loss as cosine_contrastive_loss, filtered_share as filtered_share
 from .smooth_adversarial import SmoothAdversarialCompSum as SmoothAdversarialCompSum, gap_distances as gap_distances, smooth_adversarial_loss as smooth_adversarial_loss
 from .supcon import SupConLoss as SupConLoss, positive_gradient_norm as positive_gradient_norm, supcon_anchor_loss as supcon_anchor_loss, supcon_loss as supcon_loss
+from .symmetric import mae_loss as mae_loss, nce_rce_loss as nce_rce_loss, normalised_cross_entropy as normalised_cross_entropy, reverse_cross_entropy as reverse_cross_entropy
 from .textbook import brier_loss as brier_loss, focal_loss as focal_loss, label_smoothing_loss as label_smoothing_loss
 from .trades import kl_divergences as kl_divergences, trades_loss as trades_loss
 from .triplet import TripletLoss as TripletLoss, semi_hard_negatives as semi_hard_negatives, triplet_loss as triplet_loss

@@ -25,5 +25,6 @@ from .ranking import RankingScores as RankingScores, ranking_scores as ranking_s
 from .regression import mape as mape, mean_absolute_error as mean_absolute_error, pinball as pinball, r_squared as r_squared, rmse as rmse, smape as smape
 from .retrieval import RetrievalScores as RetrievalScores, map_at_r as map_at_r, mean_similarities as mean_similarities, recall_at_k as recall_at_k, retrieval_scores as retrieval_scores
 from .segmentation import betti_matching_error as betti_matching_error, betti_number_error as betti_number_error, betti_numbers as betti_numbers, cl_dice as cl_dice, dice_score as dice_score
+from .selective import RiskCoverage as RiskCoverage, coverage_at as coverage_at, risk_coverage as risk_coverage, threshold_at as threshold_at
 from .spectrum import SpectralDensity as SpectralDensity, explicit_hessian as explicit_hessian, hutchinson_trace as hutchinson_trace, spectral_density as spectral_density
 from .tangent_kernel import GradientNoise as GradientNoise, centred_alignment as centred_alignment, empirical_ntk as empirical_ntk, gradient_noise as gradient_noise, kernel_alignment as kernel_alignment, sample_gradients as sample_gradients

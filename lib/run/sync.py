@@ -73,7 +73,7 @@ def sync(check: bool = False) -> list[Path]:
         if not check:
             path.unlink()
     executed = [paper for paper in catalogue.chapters().values() if paper.executed]
-    return changed + thumbnails.update(executed, check)
+    return changed + thumbnails.update(executed, check) + thumbnails.copy_leaderboards(check)
 
 
 def main(check: bool = False) -> int:

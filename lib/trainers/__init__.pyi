@@ -3,6 +3,7 @@ from .adversarial import AdversarialMethod as AdversarialMethod, Functional as F
 from .batches import Sampler as Sampler, class_balanced as class_balanced, shuffled as shuffled
 from .boosting import BoostingLoss as BoostingLoss, Logistic as Logistic, Softmax as Softmax, SquaredError as SquaredError, line_search as line_search, newton_step as newton_step
 from .box_descent import BoxDescent as BoxDescent, box_cases as box_cases, descend_boxes as descend_boxes
+from .class_queue import ClassQueue as ClassQueue
 from .dann import DANN as DANN, GradientReversal as GradientReversal, dann_objective as dann_objective, domain_loss as domain_loss, reversal_schedule as reversal_schedule, reverse_gradient as reverse_gradient
 from .deferred import DeferredMethod as DeferredMethod, train_deferred as train_deferred
 from .detection import train_detector as train_detector
@@ -10,9 +11,11 @@ from .diffusion import DiffusionMethod as DiffusionMethod, TrainedDiffusion as T
 from .directpred import DirectPred as DirectPred, byol_loss as byol_loss, directpred_loss as directpred_loss, directpred_state as directpred_state, directpred_weights as directpred_weights
 from .domains import DomainData as DomainData, DomainMethod as DomainMethod, stage_outputs as stage_outputs, train_domains as train_domains
 from .gan import GANLoss as GANLoss, GANMethod as GANMethod, TrainedGAN as TrainedGAN, train_gan as train_gan
+from .gbnn import Boosted as Boosted, GBNN as GBNN, HiddenLayer as HiddenLayer, train_jointly as train_jointly
 from .gradcache import GradCache as GradCache
 from .grokking_stablemax import Arm as Arm, Grokked as Grokked, PerpGrad as PerpGrad, StableMaxCrossEntropy as StableMaxCrossEntropy, nlm_cosine as nlm_cosine, perp_gradient as perp_gradient, softmax_collapse_fraction as softmax_collapse_fraction, stablemax as stablemax, train_arms as train_arms
 from .grownet import GrowNet as GrowNet, Grown as Grown, stage_objective as stage_objective
+from .lbfgs import lbfgs_stack as lbfgs_stack
 from .linear_auc import fit_linear_auc as fit_linear_auc
 from .linear_byol import LinearBYOLDynamics as LinearBYOLDynamics, mode_flow as mode_flow, runge_kutta as runge_kutta
 from .masked_words import mask_words as mask_words, pretrain_masked as pretrain_masked

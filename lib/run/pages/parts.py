@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from lib import catalogue
-from lib.run.pages import thumbnails
+from lib.run.pages import loss_map, thumbnails
 from lib.run.pages.evidence import Evidence, in_words, leaderboard
 from lib.run.pages.markup import Cell, escape, link, raw, state, table, verdicts
 
@@ -58,12 +58,45 @@ def page(part: catalogue.Part, found: list[Evidence], intro: str) -> str:
     done = [each for each in found if each.executed]
     planned = [each for each in found if not each.executed]
     lines = [f"<!-- {GENERATED} -->", f"# {part.title}\n", f"{intro}\n", f"{in_words(found)}\n"]
-    if done:
+    board = leaderboard(part.slug)
+    if board:
+        lines += ["## Chapters\n", raw(_chapters(done)), *_complete(part, board)]
+    elif done:
         lines += ["## Executed chapters\n", cards(done, up="../")]
     if planned:
         lines += ["## Planned\n", "Registered, not yet written. The claims of each are in the table of verdicts.\n"]
         lines.append(raw(_planned(planned)))
     return "\n".join(lines)
+
+
+def _chapters(found: list[Evidence]) -> str:
+    """What each chapter is about, what came out, what it costs to run."""
+    rows: list[list[Cell]] = []
+    for each in found:
+        paper = each.paper
+        title = link(f"../../notebooks/{paper.part}/{paper.slug}.html", escape(paper.short_title))
+        seconds = f"{each.records['default']['run']['seconds']:.0f} s"
+        other = [name for name in each.records if name != "default"]
+        evidence = f"{seconds}<br><small>{escape(', '.join(other))}</small>" if other else seconds
+        rows.append([f"<b>{title}</b> <small>{paper.year}</small>", escape(paper.idea), verdicts(each), evidence])
+    return table("companion-table chapters", ["Chapter", "Idea", "Verdicts", "Run"], rows)
+
+
+def _complete(part: catalogue.Part, board: Evidence) -> list[str]:
+    """What a part with a leaderboard has beyond its chapters: that, how its losses relate, its notation."""
+    picture = thumbnails.figure(board.paper)
+    assert picture is not None, "a leaderboard has a figure"
+    lines = [
+        "## Leaderboard\n",
+        f"{board.paper.idea} [The leaderboard](../../notebooks/{part.slug}/leaderboard.ipynb) says how it was made, "
+        "what the numbers mean, and what to pick when.\n",
+        f"![{picture[1]}](../_static/leaderboards/{part.slug}.png)\n",
+    ]
+    if part.slug == "classification":
+        lines += ["## How the losses relate\n", loss_map.page()]
+    if (catalogue.root() / "book" / "_parts" / f"{part.slug}.md").exists():
+        lines += [f"```{{include}} ../_parts/{part.slug}.md\n```\n"]
+    return lines
 
 
 def cards(found: list[Evidence], up: str, brief: bool = False) -> str:

@@ -80,3 +80,17 @@ def update(papers: list[catalogue.Paper], check: bool) -> list[Path]:
         if not check:
             path.unlink()
     return changed
+
+
+def copy_leaderboards(check: bool = False) -> list[Path]:
+    """Write the first figure of each leaderboard for the page of its part; returns what differs."""
+    changed = []
+    for board in catalogue.leaderboards().values():
+        picture = figure(board) if board.executed else None
+        path = catalogue.root() / "book" / "_static" / "leaderboards" / f"{board.part}.png"
+        if picture is not None and (not path.exists() or path.read_bytes() != picture[0]):
+            changed.append(path)
+            if not check:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(path, picture[0])
+    return changed
