@@ -8,6 +8,7 @@ from .curvilinear import Curvilinear as Curvilinear
 from .digit_styles import DOMAINS as DOMAINS, apply_domain as apply_domain, digit_domains as digit_domains, leave_one_domain_out as leave_one_domain_out, random_texture as random_texture, twin_moons as twin_moons
 from .docstrings import Docstring as Docstring, MODULES as MODULES, collect as collect, write_snapshot as write_snapshot
 from .feedback import ExposedFeedback as ExposedFeedback, Feedback as Feedback, exposed_feedback as exposed_feedback, implicit_feedback as implicit_feedback, split_pairs as split_pairs
+from .gaussian_classes import GaussianClasses as GaussianClasses, constant_gap as constant_gap, growing_gap as growing_gap
 from .graphs import FAMILIES as FAMILIES, GraphBatch as GraphBatch, NodeGraph as NodeGraph, block_graph as block_graph, edge_list as edge_list, graph_families as graph_families, karate_club as karate_club, normalised_adjacency as normalised_adjacency
 from .gridworld import FOUR_ROOMS as FOUR_ROOMS, GridWorld as GridWorld, Rollout as Rollout, occupancy as occupancy, policy_evaluation as policy_evaluation, value_iteration as value_iteration
 from .hidden_styles import HiddenStyles as HiddenStyles, restyle as restyle
@@ -33,6 +34,7 @@ from .scene_sampling import sample_factors as sample_factors, split_base_novel a
 from .scene_text import Caption as Caption, LEXICON as LEXICON, TEMPLATES as TEMPLATES, VOCABULARY as VOCABULARY, captions as captions, captions_hold as captions_hold, edit_captions as edit_captions, encode_captions as encode_captions
 from .scenes import Scenes as Scenes, contact_sheet as contact_sheet, mask_boxes as mask_boxes, paint as paint, pixel_map as pixel_map, presence as presence, redraw as redraw, videos as videos
 from .sets import DamagedFile as DamagedFile, DataFile as DataFile, DataSet as DataSet, DataUnavailable as DataUnavailable, SourcesError as SourcesError, cache_folder as cache_folder, data_sets as data_sets, find_file as find_file, find_set as find_set
+from .spheres import SphereSample as SphereSample, excess_risk as excess_risk, sphere_sample as sphere_sample, unit_images as unit_images
 from .tables import REGRESSION_TABLES as REGRESSION_TABLES, TABLES as TABLES, table as table
 from .teacher_student import Committee as Committee, Overlaps as Overlaps, erf_generalisation_error as erf_generalisation_error, hermite as hermite, overlaps as overlaps, random_committee as random_committee
 from .text import CLS as CLS, MASK as MASK, PAD as PAD, SPECIAL as SPECIAL, UNK as UNK, Vocabulary as Vocabulary, sentences as sentences, words as words

@@ -15,6 +15,7 @@ from .ensloss import EnsLoss as EnsLoss, box_cox_schedule as box_cox_schedule, e
 from .fixed_predictor_reject import FixedPredictorRejectLoss as FixedPredictorRejectLoss, calibrated_beta as calibrated_beta, conditional_minimiser as conditional_minimiser, reject_surrogate as reject_surrogate, rejection_cost as rejection_cost
 from .giou_loss import GIoULoss as GIoULoss, generalized_iou as generalized_iou, giou_convex as giou_convex, iou_loss as iou_loss
 from .gml_longtail import GMLLoss as GMLLoss, class_scores as class_scores, gml_contrastive_loss as gml_contrastive_loss, gml_loss as gml_loss, mutual_information_bound as mutual_information_bound
+from .harmonic_loss import HarmonicHead as HarmonicHead, HarmonicLoss as HarmonicLoss, harmonic_logits as harmonic_logits, harmonic_max as harmonic_max
 from .infonce import InfoNCELoss as InfoNCELoss, NTXentLoss as NTXentLoss, info_nce as info_nce, multi_positive_info_nce as multi_positive_info_nce, nt_xent as nt_xent
 from .ldr_loss import ALDRLoss as ALDRLoss, LDRLoss as LDRLoss, aldr_loss as aldr_loss, crammer_singer_loss as crammer_singer_loss, ldr_margins as ldr_margins, unit_scores as unit_scores
 from .legendretron import LegendreLink as LegendreLink, LegendreTron as LegendreTron, legendre_loss as legendre_loss, scores_for as scores_for
@@ -31,6 +32,7 @@ from .segmentation import jaccard_loss as jaccard_loss, lovasz_softmax_loss as l
 from .siglip import SigLIPLoss as SigLIPLoss, negative_weights as negative_weights, siglip_loss as siglip_loss
 from .simplex_ccl import CosineContrastiveLoss as CosineContrastiveLoss, cosine_contrastive_loss as cosine_contrastive_loss, filtered_share as filtered_share
 from .smooth_adversarial import SmoothAdversarialCompSum as SmoothAdversarialCompSum, gap_distances as gap_distances, smooth_adversarial_loss as smooth_adversarial_loss
+from .subclass_contrast import SBCLLoss as SBCLLoss, kcl_loss as kcl_loss, sbcl_loss as sbcl_loss
 from .supcon import SupConLoss as SupConLoss, positive_gradient_norm as positive_gradient_norm, supcon_anchor_loss as supcon_anchor_loss, supcon_loss as supcon_loss
 from .symmetric import mae_loss as mae_loss, nce_rce_loss as nce_rce_loss, normalised_cross_entropy as normalised_cross_entropy, reverse_cross_entropy as reverse_cross_entropy
 from .textbook import brier_loss as brier_loss, focal_loss as focal_loss, label_smoothing_loss as label_smoothing_loss

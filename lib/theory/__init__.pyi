@@ -2,3 +2,6 @@
 from .comp_sum_loss import best_conditional_risk as best_conditional_risk, best_softmax as best_softmax, conditional_risk as conditional_risk, h_consistency_bound as h_consistency_bound, zero_one_regret as zero_one_regret
 from .icl_gradient_descent import Agreement as Agreement, agreement as agreement, gd_construction as gd_construction, gd_plus_plus as gd_plus_plus, gradient_steps as gradient_steps, least_squares as least_squares, one_step_loss as one_step_loss, optimal_eta as optimal_eta
 from .loss_metric_survey import loss_gallery as loss_gallery, pairing_matrix as pairing_matrix, ranks_of as ranks_of
+from .naive_bayes_vs_logreg import GaussianNBHead as GaussianNBHead, LogisticHead as LogisticHead, logistic_h_consistency as logistic_h_consistency, samples_to_asymptote as samples_to_asymptote
+from .sphere_kernels import KernelTable as KernelTable, half_square_distances as half_square_distances, kernel_machine as kernel_machine
+from .wide_deep_optimality import DeepNTK as DeepNTK, Moments as Moments, activation as activation, classify_activation as classify_activation, hermite_coefficients as hermite_coefficients, moments as moments, relu_ntk as relu_ntk, singular_activation as singular_activation

@@ -25,7 +25,10 @@ from .paired import GradientRule as GradientRule, Method as Method, Trained as T
 from .pairs import TrainedPairs as TrainedPairs, train_pairs as train_pairs
 from .pix2pix import Pix2PixTrainer as Pix2PixTrainer, adversarial_loss as adversarial_loss, pix2pix_discriminator_loss as pix2pix_discriminator_loss, pix2pix_generator_loss as pix2pix_generator_loss
 from .recommender import RankingMethod as RankingMethod, Recommenders as Recommenders, train_recommenders as train_recommenders
+from .relabelled import train_relabelled as train_relabelled
+from .rfrboost import RFRBoost as RFRBoost, RandomFeatureNetwork as RandomFeatureNetwork, ridge as ridge, sandwiched_least_squares as sandwiched_least_squares, swim_features as swim_features
 from .saddle_longtail_sam import ClassCurvature as ClassCurvature, class_curvature as class_curvature, descend_saddle as descend_saddle, escape_factor as escape_factor
+from .sbcl import dynamic_temperature as dynamic_temperature, spherical_kmeans as spherical_kmeans, subclass_assign as subclass_assign, subclass_counts as subclass_counts, subclass_targets as subclass_targets
 from .segmentation import train_segmenter as train_segmenter
 from .simcse import SimCSELoss as SimCSELoss, SimCSETrainer as SimCSETrainer, delete_one_word as delete_one_word, simcse_loss as simcse_loss, train_simcse as train_simcse
 from .sparse import Sparse as Sparse, SparseMethod as SparseMethod, flat_loss as flat_loss, train_sparse as train_sparse
