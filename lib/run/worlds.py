@@ -241,6 +241,62 @@ def translation_picture() -> Figure:
     return fig
 
 
+def tasks_picture() -> Figure:
+    """Training samples of each class in the four tasks of the leaderboard, those with a wrong label above."""
+    import torch
+
+    from lib.data.classification_tasks import classification_tasks
+
+    tasks = classification_tasks()
+    fig, axes = plots.figure(1, 4, height=1.7, sharey=True)
+    clean = tasks["balanced"](0).train
+    for ax, (title, data) in zip(axes, tasks.items(), strict=True):
+        part = data(0).train
+        wrong = part.y != clean.y if title == "noisy labels" else torch.zeros(len(part), dtype=torch.bool)
+        right = part.y[~wrong].bincount(minlength=10)
+        ax.bar(range(10), right, color=plots.METHOD)
+        ax.bar(range(10), part.y[wrong].bincount(minlength=10), bottom=right, color=plots.BASELINE)
+        ax.set(xlabel="class")
+        ax.set_title(f"{title}: {len(part.index.unique())} images", fontsize=7)
+    return fig
+
+
+def hidden_styles_picture() -> Figure:
+    """The digits as they are, and those of each class that are turned and thickened without a label saying so."""
+    from lib.data.hidden_styles import hidden_styles
+
+    world = hidden_styles("digits", seed=0, sizes=(600, 300, 897))
+    fig, axes = plots.figure(2, 10, height=1.5)
+    for row, style in zip(axes, (0, 1), strict=True):
+        for k, ax in enumerate(row):
+            image = world.split.train.x[(world.split.train.y == k) & (world.style["train"] == style)][0]
+            ax.imshow(image.view(8, 8), cmap="gray_r")
+            ax.axis("off")
+    return fig
+
+
+def known_risk_picture() -> Figure:
+    """Samples with several labels of chosen rates, and points on a sphere with a known probability of class 1."""
+    from lib import runtime
+    from lib.data.multi_label import teacher_labels
+    from lib.data.spheres import sphere_sample
+
+    fig, (left, right) = plots.figure(1, 2, height=2.4)
+    labelled = teacher_labels(0, [0.4, 0.1, 0.02], (600, 1, 1), features=2, noise=0.3).train
+    left.scatter(*labelled.x[labelled.y.sum(1) == 0].T, s=4, color="#BBBBBB")
+    for k in range(3):
+        rate = labelled.y[:, k].double().mean()
+        left.scatter(
+            *labelled.x[labelled.y[:, k] == 1].T, s=40 - 15 * k, color=plots.color(k), label=f"rate {rate:.2f}"
+        )
+    left.legend(fontsize=7)
+    sphere = sphere_sample(1500, 2, runtime.generator(0))
+    right.scatter(*sphere.x[:, :2].T, c=sphere.eta, cmap="coolwarm", s=12)
+    right.scatter(*sphere.x[sphere.y > 0, :2].T, s=2, color="black")
+    right.set_aspect("equal")
+    return fig
+
+
 WORLDS: dict[str, Callable[[], Figure]] = {
     "digits": digits_picture,
     "scenes": scenes_picture,
@@ -255,6 +311,9 @@ WORLDS: dict[str, Callable[[], Figure]] = {
     "feedback": feedback_picture,
     "points": points_picture,
     "translation": translation_picture,
+    "tasks": tasks_picture,
+    "hidden-styles": hidden_styles_picture,
+    "known-risk": known_risk_picture,
 }
 
 
