@@ -257,7 +257,7 @@ def tasks_picture() -> Figure:
         ax.bar(range(10), right, color=plots.METHOD)
         ax.bar(range(10), part.y[wrong].bincount(minlength=10), bottom=right, color=plots.BASELINE)
         ax.set(xlabel="class")
-        ax.set_title(f"{title}: {len(part.index.unique())} images", fontsize=7)
+        ax.set_title(f"{title}: {len(set(part.index.tolist()))} images", fontsize=7)
     return fig
 
 
