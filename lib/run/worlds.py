@@ -253,9 +253,9 @@ def tasks_picture() -> Figure:
     for ax, (title, data) in zip(axes, tasks.items(), strict=True):
         part = data(0).train
         wrong = part.y != clean.y if title == "noisy labels" else torch.zeros(len(part), dtype=torch.bool)
-        right = part.y[~wrong].bincount(minlength=10)
+        right, other = (part.y[rows].bincount(minlength=10).tolist() for rows in (~wrong, wrong))
         ax.bar(range(10), right, color=plots.METHOD)
-        ax.bar(range(10), part.y[wrong].bincount(minlength=10), bottom=right, color=plots.BASELINE)
+        ax.bar(range(10), other, bottom=right, color=plots.BASELINE)
         ax.set(xlabel="class")
         ax.set_title(f"{title}: {len(set(part.index.tolist()))} images", fontsize=7)
     return fig
