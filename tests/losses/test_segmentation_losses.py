@@ -1,12 +1,6 @@
-<<<<<<< HEAD
 """Losses of segmentation: counts by hand, identities between overlap losses, the Lovász extension by brute force."""
 
 from itertools import pairwise
-=======
-"""Losses of segmentation: counts by hand, identities between the overlap losses, Lovász extension by brute force."""
-
-import itertools
->>>>>>> f2eb3ae (Format)
 
 import pytest
 import torch
@@ -92,12 +86,7 @@ def test_parity_lovasz_extension_by_levels() -> None:
         error = (truth.double() - q).abs()
         levels = torch.cat([error.new_zeros(1), error.sort().values])
         total += sum(
-<<<<<<< HEAD
             (high - low).item() * one_minus_iou(error > (low + high) / 2, truth) for low, high in pairwise(levels)
-=======
-            (high - low).item() * one_minus_iou(error > (low + high) / 2, truth)
-            for low, high in itertools.pairwise(levels)
->>>>>>> f2eb3ae (Format)
         )
     assert lovasz_softmax_loss(output, y).item() == pytest.approx(total / 2, abs=1e-9)
 
