@@ -85,13 +85,13 @@ def _chapters(found: list[Evidence]) -> str:
 def _complete(part: catalogue.Part, board: Evidence) -> list[str]:
     """What a part with a leaderboard has beyond its chapters: that, how its losses relate, its notation."""
     picture = thumbnails.figure(board.paper)
-    assert picture is not None, "a leaderboard has a figure"
     lines = [
         "## Leaderboard\n",
         f"{board.paper.idea} [The leaderboard](../../notebooks/{part.slug}/leaderboard.ipynb) says how it was made, "
         "what the numbers mean, and what to pick when.\n",
-        f"![{picture[1]}](../_static/leaderboards/{part.slug}.png)\n",
     ]
+    if picture:
+        lines.append(f"![{picture[1]}](../_static/leaderboards/{part.slug}.png)\n")
     if part.slug == "classification":
         lines += ["## How the losses relate\n", loss_map.page()]
     if (catalogue.root() / "book" / "_parts" / f"{part.slug}.md").exists():
