@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from lib import catalogue
+from lib.run import notebook as nb
 from lib.run.pages import loss_map, thumbnails
 from lib.run.pages.evidence import Evidence, in_words, leaderboard
 from lib.run.pages.markup import Cell, escape, link, raw, state, table, verdicts
@@ -78,8 +79,15 @@ def _chapters(found: list[Evidence]) -> str:
         seconds = f"{each.records['default']['run']['seconds']:.0f} s"
         other = [name for name in each.records if name != "default"]
         evidence = f"{seconds}<br><small>{escape(', '.join(other))}</small>" if other else seconds
-        rows.append([f"<b>{title}</b> <small>{paper.year}</small>", escape(paper.idea), verdicts(each), evidence])
+        rows.append([f"<b>{title}</b> <small>{paper.year}</small>", escape(_lesson(paper)), verdicts(each), evidence])
     return table("companion-table chapters", ["Chapter", "Idea", "Verdicts", "Run"], rows)
+
+
+def _lesson(paper: catalogue.Paper) -> str:
+    """What the reader learns: the chapter's title after the colon."""
+    title = nb.source(nb.read(paper.notebook)["cells"][0]).splitlines()[0]
+    lesson = title.partition(": ")[2]
+    return lesson[:1].upper() + lesson[1:]
 
 
 def _complete(part: catalogue.Part, board: Evidence) -> list[str]:
