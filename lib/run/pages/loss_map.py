@@ -43,9 +43,9 @@ def page() -> str:
             "An arrow leads from a loss to one that it contains, and its label says where. Each arrow is an identity "
             "of values and gradients that `tests/losses/test_relations.py` evaluates.\n",
             raw(drawing(found)),
-            "```{dropdown} The same as a table",
+            "````{dropdown} The same as a table",
             raw(table("companion-table", ["Loss", "contains", "where"], rows)),
-            "```\n",
+            "````\n",
         ]
     )
 
