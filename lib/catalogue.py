@@ -115,7 +115,7 @@ SCHEMA: dict[str, Any] = {
     },
 }
 FIELD_ORDER = tuple(SCHEMA["properties"])
-LEADERBOARD = {"title", "short_title", "component", "idea", "parameters", "profiles", "deviations"}
+LEADERBOARD = {"title", "short_title", "component", "idea", "parameters", "profiles", "deviations", "amendments"}
 """Fields of a file in `data/leaderboards`, with the meaning that they have for a paper; `component` is a module."""
 _NO_PAPER: dict[str, Any] = {
     "position": 10_000,
@@ -133,7 +133,6 @@ _NO_PAPER: dict[str, Any] = {
     "claims": (),
     "beyond_scale": "",
     "reported": (),
-    "amendments": (),
 }
 
 
@@ -402,7 +401,7 @@ def leaderboards() -> dict[str, Leaderboard]:
         if set(row) != LEADERBOARD:
             raise CatalogueError(f"{path}: fields differ from those of a leaderboard: {sorted(set(row) ^ LEADERBOARD)}")
         slug = f"{part.slug}-leaderboard"
-        row["deviations"] = tuple(row["deviations"])
+        row |= {key: tuple(row[key]) for key in ("deviations", "amendments")}
         found[slug] = Leaderboard(slug=slug, part=part.slug, **row, **_NO_PAPER)
     return found
 
