@@ -26,10 +26,10 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     locked = [line for line in catalogue.lock_path().read_text().splitlines() if line.startswith("poly-loss/")]
     (tmp_path / "data" / "claims.lock").write_text("\n".join(locked) + "\n")
     monkeypatch.setenv("COMPANION_ROOT", str(tmp_path))
-    for cached in (catalogue.root, catalogue.load, catalogue.parts):
+    for cached in (catalogue.root, catalogue.load, catalogue.parts, catalogue.leaderboards):
         cached.cache_clear()
     yield target
-    for cached in (catalogue.root, catalogue.load, catalogue.parts):
+    for cached in (catalogue.root, catalogue.load, catalogue.parts, catalogue.leaderboards):
         cached.cache_clear()
 
 

@@ -184,7 +184,7 @@ def inside(checkout, monkeypatch):
     from lib.run import freshness
 
     def forget():
-        for cached in (catalogue.root, catalogue.load, catalogue.parts):
+        for cached in (catalogue.root, catalogue.load, catalogue.parts, catalogue.leaderboards):
             cached.cache_clear()
         freshness.forget()
 
