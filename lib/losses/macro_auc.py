@@ -245,7 +245,7 @@ class _LogisticPairs(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, by_total: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         gradient, s = ctx.saved_tensors
-        once: Tensor = _OnceOnly.apply(by_total * gradient, s)  # type: ignore[no-untyped-call]
+        once: Tensor = _OnceOnly.apply(by_total, gradient, s)  # type: ignore[no-untyped-call]
         return once, None, None, None
 
 

@@ -11,8 +11,10 @@ import nbformat
 from nbformat import NotebookNode
 
 from lib import catalogue
-from lib.record import MIME
 from lib.run.files import write_if_changed
+
+MIME = "application/vnd.companion.record+json"
+"""`lib.record.MIME`, which looking a chapter up should not have to import torch for."""
 
 
 class DamagedNotebook(ValueError):

@@ -103,3 +103,9 @@ def test_lock_refuses_a_second_holder(tmp_path):
         pass
     with files.lock(tmp_path / "lock", wait=False):
         pass
+
+
+def test_the_record_is_looked_for_where_chapters_put_it():
+    from lib import record
+
+    assert nb.MIME == record.MIME

@@ -81,7 +81,7 @@ def uses(
             ]
             name = each.name.replace("-", "[-_]")
             named = using or any(re.search(rf"(?<![\w-]){name}(?![\w-])", text) for text in code)
-            if own and (own - shared or named):
+            if using or (own and (own - shared or named)):
                 found[each.name].append((paper, using))
     return found
 
