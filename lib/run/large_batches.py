@@ -92,7 +92,8 @@ def page() -> str:
         [
             f"A step of NT-Xent on {largest:,} vectors takes {step['seconds']:.0f} seconds on one core and "
             f"{step['memory_mb']:.0f} MB beyond the vectors themselves: {bound:.1f} times as long as its three matrix "
-            "products alone, streamed in the same way.\n",
+            "products alone, streamed in the same way (each was measured once at this size: a fifth either way is "
+            "noise).\n",
             f"What a step needs, forward and backward, 128 dimensions, float32, one core ({escape(machine)}):\n",
             raw(needs_table()),
             "\nHow many times longer others take for the same value and gradient (medians of one run; “no memory”: "
